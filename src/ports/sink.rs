@@ -1,0 +1,150 @@
+//! Where documents go.
+
+use alloc::vec::Vec;
+use core::future::Future;
+
+use smol_str::SmolStr;
+
+use crate::document::{DocumentId, Epoch, Writes};
+use crate::error::{Fault, RejectedDocument};
+use crate::name::{IndexName, StreamId};
+use crate::ports::IndexMapping;
+use crate::row::Key;
+
+/// What a flush did with each document. Those that are named nowhere were applied, and are durable.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[must_use]
+pub struct FlushReport {
+    /// Documents that the sink will not take as they are. Deleting what is not there is no rejection.
+    pub rejected: Vec<RejectedDocument>,
+    /// Documents that the sink could not take at the moment (a 429 or 503 of their own): retried, these alone.
+    pub throttled: Vec<DocumentId>,
+}
+
+impl FlushReport {
+    /// Every document was applied.
+    pub fn clean() -> Self {
+        Self::default()
+    }
+
+    /// All but these were applied.
+    pub fn rejected(rejected: impl IntoIterator<Item = RejectedDocument>) -> Self {
+        Self { rejected: rejected.into_iter().collect(), throttled: Vec::new() }
+    }
+}
+
+/// What a seeded marker or a cursor holds for: under another stream or another definition it says nothing. The physical
+/// index is the sink's to add: the marker of an index that was deleted by hand must be gone with it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Seed {
+    /// The stream whose changes have kept the index current since.
+    pub stream: StreamId,
+    /// How its documents are built.
+    pub definition: SmolStr,
+}
+
+/// How far an index has been seeded, for one [`Seed`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum SeedState {
+    /// Not at all, or for another seed. It will be cleared first.
+    #[default]
+    Unseeded,
+    /// It was cleared, and every row up to this key is durable (`None`: from the start of the table).
+    Seeding(Option<Key>),
+    /// Wholly.
+    Seeded,
+}
+
+/// What a sink promises about writes that arrive after their sender gave them up.
+///
+/// Without these, a request that was given up by its time limit, or whose run has died, may land after a newer write of
+/// the same document and undo it, until the document changes again. See the engine's guarantees in the README.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Guarantees {
+    /// A write whose version is older than the stored one is not applied, tombstones included, and that is no failure.
+    pub refuses_older_versions: bool,
+    /// Once a run has begun, no write of an earlier run is applied.
+    pub refuses_older_epochs: bool,
+}
+
+/// A destination of documents.
+///
+/// A first sink implements [`flush`](Self::flush) alone. To be seeded once instead of at every start it remembers
+/// markers and cursors; to survive late writes it checks versions.
+pub trait Sink: Send + Sync + 'static {
+    /// What the documents it takes are made of.
+    type Body: Send + Sync + 'static;
+
+    /// What it promises about late writes. Default: nothing.
+    fn guarantees(&self) -> Guarantees {
+        Guarantees::default()
+    }
+
+    /// How many flushes it takes at once. Default: one.
+    fn concurrency(&self) -> usize {
+        1
+    }
+
+    /// Begins a run: durably raises the epoch by one, and to `least` at the least, and returns it. Default: `least`, for a
+    /// sink that checks no versions.
+    fn begin(&self, least: Epoch) -> impl Future<Output = Result<Epoch, Fault>> + Send {
+        async move { Ok(least) }
+    }
+
+    /// Creates an index where there is none, or checks that it fits. Called for every mapping at every start, before
+    /// anything is written. Default: nothing.
+    fn ensure_index(&self, mapping: &IndexMapping) -> impl Future<Output = Result<(), Fault>> + Send {
+        let _ = mapping;
+        async { Ok(()) }
+    }
+
+    /// Writes these documents, and returns once they are durable. `caught_up` tells that nothing live waits behind them:
+    /// a good moment to make them visible. Errors speak of the whole call; what a transient one had written by then is
+    /// written again.
+    fn flush(
+        &self,
+        writes: &Writes<Self::Body>,
+        caught_up: bool,
+    ) -> impl Future<Output = Result<FlushReport, Fault>> + Send;
+
+    /// Tells that nothing live is waiting, where that became true only after a flush that was told otherwise. Default:
+    /// nothing.
+    fn caught_up(&self) -> impl Future<Output = Result<(), Fault>> + Send {
+        async { Ok(()) }
+    }
+
+    /// How far an index has been seeded for this seed. Default: not at all.
+    fn seed_state(
+        &self,
+        index: &IndexName,
+        seed: &Seed,
+    ) -> impl Future<Output = Result<SeedState, Fault>> + Send {
+        let _ = (index, seed);
+        async { Ok(SeedState::Unseeded) }
+    }
+
+    /// Durably removes every document of an index, and its marker and cursor, before it is seeded. Default: nothing, for
+    /// a sink that starts empty.
+    fn clear(&self, index: &IndexName) -> impl Future<Output = Result<(), Fault>> + Send {
+        let _ = index;
+        async { Ok(()) }
+    }
+
+    /// Durably remembers that every row up to `after` has been written (`None`: that the index was cleared). Default:
+    /// nothing, so that a seeding that was interrupted starts again.
+    fn save_cursor(
+        &self,
+        index: &IndexName,
+        seed: &Seed,
+        after: Option<&Key>,
+    ) -> impl Future<Output = Result<(), Fault>> + Send {
+        let _ = (index, seed, after);
+        async { Ok(()) }
+    }
+
+    /// Durably remembers that an index is seeded. Default: nothing, so that it is seeded again at the next start.
+    fn mark_seeded(&self, index: &IndexName, seed: &Seed) -> impl Future<Output = Result<(), Fault>> + Send {
+        let _ = (index, seed);
+        async { Ok(()) }
+    }
+}
