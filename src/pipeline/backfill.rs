@@ -1,0 +1,226 @@
+//! The way of an index to being seeded: read, cleared, scanned, marked.
+
+use alloc::vec::Vec;
+
+use crate::error::Fault;
+use crate::pipeline::calls::{Call, Purpose};
+use crate::pipeline::dirty::Cause;
+use crate::pipeline::seeding::{Index, Stage};
+use crate::pipeline::{CallId, Command, Notice, Pipeline, Then};
+use crate::ports::SeedState;
+use crate::row::Key;
+
+impl<B> Pipeline<B> {
+    /// Takes every step of the seeding that needs no other event.
+    pub(super) fn advance_seeding(&mut self) {
+        if self.seeding.stream.is_none() {
+            return;
+        }
+        for number in self.numbers() {
+            let index = self.seeding.get(number);
+            if index.stage == Stage::Settling && index.flying == 0 {
+                self.seeding.get_mut(number).stage = Stage::Reading;
+                self.make(Purpose::ReadSeed(number), 1);
+            }
+        }
+        self.announce();
+        if self.seeding.announced {
+            for number in self.numbers() {
+                if self.seeding.get(number).stage == Stage::Unseeded {
+                    self.seeding.get_mut(number).stage = Stage::Clearing;
+                    self.make(Purpose::Clear(number), 1);
+                }
+            }
+        }
+        if !self.ending.is_ending() && self.seeding.next_scan() {
+            self.cursors_at.get_or_insert(self.now.after(self.config.cursor_interval));
+            self.make(Purpose::Scan, 1);
+        }
+        self.save_cursors();
+        for number in self.numbers() {
+            let index = self.seeding.get_mut(number);
+            if index.stage == Stage::Scanned && index.rows.is_empty() && !index.saving {
+                index.stage = Stage::Marking;
+                index.cursor = None;
+                self.make(Purpose::MarkSeeded(number), 1);
+            }
+        }
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = u16> + use<B> {
+        (0..self.seeding.indexes.len()).map(|at| at as u16)
+    }
+
+    /// Tells which indexes will be seeded, once that is known of all, and that none is left.
+    fn announce(&mut self) {
+        if !self.seeding.is_read() {
+            return;
+        }
+        if !self.seeding.announced {
+            self.seeding.announced = true;
+            let unseeded = self.seeding.indexes.iter().filter(|index| !index.is_seeded());
+            let unseeded: Vec<_> = unseeded.map(|index| index.name.clone()).collect();
+            if !unseeded.is_empty() {
+                self.notify(Notice::BackfillStarted(unseeded));
+            }
+        }
+        if !self.seeding.completed && self.seeding.is_seeded() {
+            self.seeding.completed = true;
+            self.notify(Notice::BackfillCompleted);
+            self.tell_live();
+        }
+    }
+
+    pub(super) fn on_seed_read(&mut self, call: Call, result: Result<SeedState, Fault>) {
+        let Purpose::ReadSeed(number) = call.purpose else { return };
+        match result {
+            Ok(state) => {
+                self.seeding.on_read(number, state);
+                self.open_gate(number);
+            }
+            Err(fault) => self.on_fault(call, fault),
+        }
+    }
+
+    /// Builds of an index may start, where its stage allows it.
+    fn open_gate(&mut self, number: u16) {
+        if self.seeding.gate(number) {
+            self.dirty.open_gate(number);
+        }
+    }
+
+    pub(super) fn on_cleared(&mut self, number: u16) {
+        self.seeding.get_mut(number).stage = Stage::Starting;
+        self.make(Purpose::SaveCursor(number), 1);
+    }
+
+    pub(super) fn on_cursor_saved(&mut self, number: u16) {
+        let index = self.seeding.get_mut(number);
+        if index.stage == Stage::Starting {
+            index.stage = Stage::Ready(None);
+            return self.open_gate(number);
+        }
+        index.saving = false;
+        index.cursor = None;
+    }
+
+    pub(super) fn on_scan_opened(&mut self, call: CallId) {
+        if let Some(scan) = &mut self.seeding.scan {
+            scan.open = Some(call);
+        }
+    }
+
+    pub(super) fn is_scanning(&self, call: CallId) -> bool {
+        self.seeding.scan.as_ref().is_some_and(|scan| scan.open == Some(call))
+    }
+
+    pub(super) fn scan_capacity(&self) -> usize {
+        let Some(scan) = self.seeding.scan.as_ref().filter(|scan| scan.open.is_some()) else { return 0 };
+        let owed = self.seeding.rows_owed();
+        let room = self.config.limits.backfill_rows.saturating_sub(owed) / scan.members.len().max(1);
+        // Where more indexes share a table than rows are allowed, one row at a time.
+        room.max(usize::from(owed == 0))
+    }
+
+    /// Whether no more rows are to be expected in the open unit.
+    pub(super) fn is_scan_taken_in(&self) -> bool {
+        self.scan_capacity() == 0
+    }
+
+    /// The rows of a snapshot only dirty documents: what is built is the row as it is then.
+    pub(super) fn on_scanned(&mut self, call: CallId, keys: Vec<Key>, then: Then) {
+        if !self.is_scanning(call) {
+            return;
+        }
+        let Some(mut scan) = self.seeding.scan.take() else { return };
+        for key in keys {
+            let compares = scan.members.iter().any(|member| self.seeding.get(*member).skip_to.is_some());
+            if compares && scan.after.as_ref().is_some_and(|after| *after >= key) {
+                let table = &scan.table.table;
+                let what = alloc::format!("row {key:?} of table {table} came after row {:?}", scan.after);
+                return self.halt_contract(crate::error::Stage::Scan, what);
+            }
+            for &number in &scan.members {
+                let index = self.seeding.get_mut(number);
+                match &index.skip_to {
+                    Some(skip_to) if key <= *skip_to => continue,
+                    Some(_) => index.skip_to = None,
+                    None => {}
+                }
+                let row = index.rows.push(self.now);
+                let id = crate::document::DocumentId::new(index.name.clone(), key.clone());
+                let gate = index.gate();
+                let dirtied = self.dirty.dirty(number, &id, Cause::Row(row), None, self.now, gate);
+                if dirtied.holds {
+                    index.rows.hold(row);
+                }
+                self.dirty.count_change(dirtied.slot);
+                index.rows.settle(row);
+                index.rows.mark(key.clone());
+            }
+            scan.after = Some(key);
+            scan.attempt = 0;
+        }
+        if then == Then::End {
+            for &number in &scan.members {
+                self.seeding.get_mut(number).stage = Stage::Scanned;
+            }
+        } else {
+            self.seeding.scan = Some(scan);
+        }
+    }
+
+    /// A snapshot is opened again after the last row that it gave.
+    pub(super) fn on_scan_failed(&mut self, call: CallId, fault: Fault) {
+        if !self.is_scanning(call) || self.ending.is_ending() {
+            return;
+        }
+        let Some(scan) = &mut self.seeding.scan else { return };
+        scan.open = None;
+        scan.attempt += 1;
+        let attempt = scan.attempt;
+        self.on_fault(Call { purpose: Purpose::Scan, attempt, deadline: self.now }, fault);
+    }
+
+    /// Drops the snapshot that is open.
+    pub(super) fn close_scan(&mut self) {
+        self.abandon(|purpose| purpose == Purpose::Scan);
+        if let Some(call) = self.seeding.scan.as_mut().and_then(|scan| scan.open.take()) {
+            self.commands.push_back(Command::Abandon { call });
+        }
+        self.cursors_at = None;
+    }
+
+    /// Saves the cursors of the backfill, where that is due: now and then, and before a drain is over.
+    fn save_cursors(&mut self) {
+        let due = self.cursors_at.is_some_and(|at| at <= self.now);
+        let last = self.ending.is_draining() && self.dirty.documents() == 0;
+        if !due && !last {
+            return;
+        }
+        for number in self.numbers() {
+            let index = self.seeding.get_mut(number);
+            if !matches!(index.stage, Stage::Scanning | Stage::Scanned) || index.saving {
+                continue;
+            }
+            if let Some(cursor) = index.rows.take_safe() {
+                index.cursor = Some(cursor);
+                index.saving = true;
+                self.make(Purpose::SaveCursor(number), 1);
+            }
+        }
+        if due {
+            // A table that was read to its end has cursors to save until its rows are durable.
+            let seeding = |index: &Index| matches!(index.stage, Stage::Scanning | Stage::Scanned);
+            let again = self.seeding.indexes.iter().any(seeding) && !self.ending.is_ending();
+            self.cursors_at = again.then(|| self.now.after(self.config.cursor_interval));
+        }
+    }
+
+    pub(super) fn on_marked(&mut self, number: u16) {
+        let index = self.seeding.get_mut(number);
+        index.stage = Stage::Seeded;
+        let name = index.name.clone();
+        self.notify(Notice::IndexSeeded(name));
+    }
+}

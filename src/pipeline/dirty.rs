@@ -1,0 +1,600 @@
+//! The dirty set: the documents that are owed a build, coalesced and cut into units.
+//!
+//! A document is owed a build that starts after the change was captured; being dirty twice is being dirty once. It is in
+//! flight at most once. Dirtied in between it waits, in no unit, until its flight is settled: a unit never waits for a
+//! document, and no older read overwrites a newer one however many units are in flight.
+//!
+//! Documents live in one slab, found by a hash table over it. Nothing takes its order from that table: units hold slots
+//! in the order in which they were dirtied. A unit whose document was taken by another keeps a stale slot, which is passed
+//! over when the unit starts.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::hash::{BuildHasher, Hash, Hasher};
+
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
+
+use crate::change::Visibility;
+use crate::config::BatchPolicy;
+use crate::document::DocumentId;
+use crate::pipeline::ledger::Handle;
+use crate::ports::Lane;
+use crate::time::Instant;
+
+/// A document's place in the slab, valid while it is dirty or in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Slot(u32);
+
+/// What a document is held dirty for: the oldest change, and the oldest row of its index's scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(super) struct Owed {
+    pub(super) live: Option<Handle>,
+    pub(super) row: Option<Handle>,
+}
+
+/// Why a document is dirtied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Cause {
+    /// A change of the live lane.
+    Live(Handle),
+    /// A row of its index's scan.
+    Row(Handle),
+    /// It stood in quarantine when the run began.
+    Retrial,
+}
+
+/// A build that is owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Debt {
+    lane: Lane,
+    owed: Owed,
+    /// The newest token among all that wait.
+    visibility: Option<Visibility>,
+    since: Instant,
+    /// How many changes are counted with this document.
+    changes: u32,
+}
+
+/// Where a waiting document stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    /// In the open or a closed unit of this number.
+    Unit(u64),
+    /// Aside, until builds of its index may start.
+    Held,
+    /// Aside, until its flight is settled.
+    Deferred,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Entry {
+    id: DocumentId,
+    index: u16,
+    hash: u64,
+    waiting: Option<(Debt, Place)>,
+    flying: Option<Debt>,
+}
+
+impl Entry {
+    fn is_live(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|(debt, _)| debt.lane == Lane::Live)
+            || self.flying.as_ref().is_some_and(|debt| debt.lane == Lane::Live)
+    }
+}
+
+/// What became of a document that was dirtied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dirtied {
+    pub(super) slot: Slot,
+    /// The document holds on to the cause: nothing older of its kind was waiting.
+    pub(super) holds: bool,
+    /// It was not waiting before.
+    pub(super) fresh: bool,
+    /// It stands in the unit that is still open.
+    pub(super) open: bool,
+}
+
+/// A unit that was cut: what to build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub(super) slots: Vec<Slot>,
+    pub(super) changes: usize,
+    pub(super) visibility: Option<Visibility>,
+}
+
+/// Documents that will be built together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Unit {
+    number: u64,
+    /// In the order in which they were dirtied. Some may have left since.
+    slots: Vec<Slot>,
+    documents: usize,
+    changes: usize,
+    since: Option<Instant>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Queue {
+    open: Unit,
+    closed: VecDeque<Unit>,
+}
+
+/// The table from ids to slots. It is derived from the slab, so two of them are always equal where the slabs are.
+#[derive(Debug, Clone, Default)]
+struct Table(HashTable<u32>);
+
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+    }
+}
+
+impl Eq for Table {}
+
+impl Hash for Table {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_usize(self.0.len());
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Dirty {
+    policy: BatchPolicy,
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    table: Table,
+    live: Queue,
+    backfill: Queue,
+    /// For each index the documents that wait until its builds may start.
+    held: Vec<Vec<Slot>>,
+    next_unit: u64,
+    live_documents: usize,
+    flying: usize,
+    /// The mean size of bodies that were built, to foresee the size of a unit.
+    body_bytes: usize,
+}
+
+impl Dirty {
+    pub(super) fn new(policy: BatchPolicy) -> Self {
+        let queue = |number| Queue {
+            open: Unit { number, slots: Vec::new(), documents: 0, changes: 0, since: None },
+            closed: VecDeque::new(),
+        };
+        Self {
+            policy,
+            entries: Vec::new(),
+            free: Vec::new(),
+            table: Table::default(),
+            live: queue(0),
+            backfill: queue(1),
+            held: Vec::new(),
+            next_unit: 2,
+            live_documents: 0,
+            flying: 0,
+            body_bytes: 0,
+        }
+    }
+
+    /// Owes a document a build. `gate` tells whether builds of its index may start.
+    pub(super) fn dirty(
+        &mut self,
+        index: u16,
+        id: &DocumentId,
+        cause: Cause,
+        visibility: Option<Visibility>,
+        now: Instant,
+        gate: bool,
+    ) -> Dirtied {
+        let slot = self.find_or_insert(index, id);
+        let entry = self.entry(slot);
+        let was_live = entry.is_live();
+        let lane = if matches!(cause, Cause::Row(_)) { Lane::Backfill } else { Lane::Live };
+        let in_flight = entry.flying.is_some();
+        let fresh = entry.waiting.is_none();
+        let mut debt = match entry.waiting {
+            Some((debt, _)) => debt,
+            None => Debt { lane, owed: Owed::default(), visibility: None, since: now, changes: 0 },
+        };
+        let holds = match cause {
+            Cause::Live(handle) => hold(&mut debt.owed.live, handle),
+            Cause::Row(handle) => hold(&mut debt.owed.row, handle),
+            Cause::Retrial => false,
+        };
+        debt.visibility = debt.visibility.max(visibility);
+        let promoted = debt.lane == Lane::Backfill && lane == Lane::Live;
+        let place = match entry.waiting {
+            Some((_, place @ (Place::Held | Place::Deferred))) => place,
+            Some((_, place @ Place::Unit(_))) if !promoted => place,
+            Some((_, Place::Unit(number))) => {
+                self.leave(Lane::Backfill, number, debt.changes);
+                self.join(slot, Lane::Live, &debt, index, gate)
+            }
+            None if in_flight => Place::Deferred,
+            None => self.join(slot, lane, &debt, index, gate),
+        };
+        if promoted {
+            debt.lane = Lane::Live;
+        }
+        let entry = self.entry(slot);
+        entry.waiting = Some((debt, place));
+        if !was_live && entry.is_live() {
+            self.live_documents += 1;
+        }
+        Dirtied { slot, holds, fresh, open: place == Place::Unit(self.queue(lane).open.number) }
+    }
+
+    /// Counts a change with the document that it touched last, and closes the open unit once it is full.
+    pub(super) fn count_change(&mut self, slot: Slot) {
+        let entry = self.entry(slot);
+        let Some((debt, place)) = &mut entry.waiting else { return };
+        debt.changes += 1;
+        let (lane, place) = (debt.lane, *place);
+        let queue = self.queue(lane);
+        if place == Place::Unit(queue.open.number) {
+            queue.open.changes += 1;
+            self.close_if_full(lane);
+        }
+    }
+
+    /// Puts a document that waits into the open unit, or aside where builds of its index may not start.
+    fn join(&mut self, slot: Slot, lane: Lane, debt: &Debt, index: u16, gate: bool) -> Place {
+        if !gate {
+            set_aside(&mut self.held, index, slot);
+            return Place::Held;
+        }
+        let (since, changes) = (debt.since, debt.changes as usize);
+        self.close_if_full(lane);
+        let open = &mut self.queue(lane).open;
+        open.slots.push(slot);
+        open.documents += 1;
+        open.changes += changes;
+        open.since = Some(open.since.map_or(since, |oldest| oldest.min(since)));
+        Place::Unit(open.number)
+    }
+
+    /// A document leaves a unit that has not started.
+    fn leave(&mut self, lane: Lane, number: u64, changes: u32) {
+        let queue = self.queue(lane);
+        let unit = core::iter::once(&mut queue.open)
+            .chain(&mut queue.closed)
+            .find(|unit| unit.number == number)
+            .expect("a waiting document stands in a unit that has not started");
+        unit.documents -= 1;
+        unit.changes -= changes as usize;
+    }
+
+    fn close_if_full(&mut self, lane: Lane) {
+        let BatchPolicy { max_changes, max_documents, max_bytes, .. } = self.policy;
+        let body_bytes = self.body_bytes;
+        let open = &self.queue(lane).open;
+        let foreseen = open.documents.saturating_mul(body_bytes);
+        if open.documents > 0
+            && (open.changes >= max_changes || open.documents >= max_documents || foreseen >= max_bytes)
+        {
+            self.close(lane);
+        }
+    }
+
+    fn close(&mut self, lane: Lane) {
+        let number = self.next_unit;
+        self.next_unit += 1;
+        let queue = self.queue(lane);
+        let open = Unit { number, slots: Vec::new(), documents: 0, changes: 0, since: None };
+        let closed = core::mem::replace(&mut queue.open, open);
+        queue.closed.push_back(closed);
+    }
+
+    /// Whether a unit of this lane could start: a closed one, or the open one where it is due.
+    pub(super) fn is_due(&self, lane: Lane, now: Instant, at_once: bool) -> bool {
+        let queue = self.queue_ref(lane);
+        !queue.closed.is_empty()
+            || (queue.open.documents > 0 && (at_once || self.due_at(lane).is_some_and(|due| due <= now)))
+    }
+
+    /// When the open unit is due.
+    pub(super) fn due_at(&self, lane: Lane) -> Option<Instant> {
+        let open = &self.queue_ref(lane).open;
+        open.since.filter(|_| open.documents > 0).map(|since| since.after(self.policy.max_delay))
+    }
+
+    /// Cuts the next unit of a lane: its documents are in flight from here on. Those whose index is shut are set aside.
+    /// Nothing where no document is left of it.
+    pub(super) fn cut(&mut self, lane: Lane, gates: impl Fn(u16) -> bool) -> Option<Cut> {
+        if self.queue(lane).closed.is_empty() {
+            self.close(lane);
+        }
+        let unit = self.queue(lane).closed.pop_front()?;
+        let mut cut = Cut { slots: unit.slots, changes: 0, visibility: None };
+        let (entries, held) = (&mut self.entries, &mut self.held);
+        cut.slots.retain(|&slot| {
+            let Some(entry) = entries[slot.0 as usize].as_mut() else { return false };
+            let Some((debt, place)) = entry.waiting.as_mut() else { return false };
+            if *place != Place::Unit(unit.number) {
+                return false;
+            }
+            if !gates(entry.index) {
+                *place = Place::Held;
+                set_aside(held, entry.index, slot);
+                return false;
+            }
+            cut.changes += debt.changes as usize;
+            cut.visibility = cut.visibility.max(debt.visibility);
+            entry.flying = Some(*debt);
+            entry.waiting = None;
+            true
+        });
+        self.flying += cut.slots.len();
+        (!cut.slots.is_empty()).then_some(cut)
+    }
+
+    /// Builds of an index may start: what was set aside for it joins the open units.
+    pub(super) fn open_gate(&mut self, index: u16) {
+        let Some(held) = self.held.get_mut(usize::from(index)) else { return };
+        for slot in core::mem::take(held) {
+            let Some(Some(Entry { waiting: Some((debt, Place::Held)), .. })) =
+                self.entries.get(slot.0 as usize)
+            else {
+                continue;
+            };
+            let debt = *debt;
+            let place = self.join(slot, debt.lane, &debt, index, true);
+            self.entry(slot).waiting = Some((debt, place));
+            self.close_if_full(debt.lane);
+        }
+    }
+
+    /// A flight is over: the document is written, or quarantined. Returns what it was owed for. Dirtied meanwhile, it
+    /// joins the open unit.
+    pub(super) fn settle(&mut self, slot: Slot, gate: bool) -> Owed {
+        let entry = self.entry(slot);
+        let was_live = entry.is_live();
+        let debt = entry.flying.take().expect("a document is settled once for each flight");
+        let (waiting, index) = (entry.waiting, entry.index);
+        self.flying -= 1;
+        match waiting {
+            Some((waiting, _)) => {
+                let place = self.join(slot, waiting.lane, &waiting, index, gate);
+                let entry = self.entry(slot);
+                entry.waiting = Some((waiting, place));
+                let is_live = entry.is_live();
+                self.live_documents -= usize::from(was_live && !is_live);
+                self.close_if_full(waiting.lane);
+            }
+            None => {
+                self.live_documents -= usize::from(was_live);
+                self.remove(slot);
+            }
+        }
+        debt.owed
+    }
+
+    /// Flights that are to be built once more, as a unit of their own that goes before all others of its lane. What
+    /// waited for such a document meanwhile is merged: what is no longer held of it is returned with its index, to be
+    /// settled.
+    pub(super) fn put_back(&mut self, slots: &[Slot]) -> Vec<(u16, Owed)> {
+        let number = self.next_unit;
+        self.next_unit += 1;
+        let mut unit =
+            Unit { number, slots: slots.to_vec(), documents: slots.len(), changes: 0, since: None };
+        let mut lane = Lane::Backfill;
+        let mut dropped = Vec::new();
+        for &slot in slots {
+            let entry = self.entry(slot);
+            let Some(mut debt) = entry.flying.take() else { continue };
+            if let Some((newer, _)) = entry.waiting {
+                let live = merge(&mut debt.owed.live, newer.owed.live);
+                let row = merge(&mut debt.owed.row, newer.owed.row);
+                dropped.push((entry.index, Owed { live, row }));
+                debt.visibility = debt.visibility.max(newer.visibility);
+                debt.changes += newer.changes;
+                debt.lane = debt.lane.min(newer.lane);
+            }
+            entry.waiting = Some((debt, Place::Unit(number)));
+            unit.changes += debt.changes as usize;
+            unit.since = Some(unit.since.map_or(debt.since, |since: Instant| since.min(debt.since)));
+            lane = lane.min(debt.lane);
+            self.flying -= 1;
+        }
+        for &slot in slots {
+            if let Some((debt, _)) = &mut self.entry(slot).waiting {
+                debt.lane = lane;
+            }
+        }
+        self.queue(lane).closed.push_front(unit);
+        self.recount_live();
+        dropped
+    }
+
+    /// The newest token among these flights.
+    pub(super) fn flying_visibility(&self, slots: &[Slot]) -> Option<Visibility> {
+        slots.iter().filter_map(|&slot| self.get(slot)?.flying?.visibility).max()
+    }
+
+    /// Learns the size of what was built.
+    pub(super) fn learn_body_bytes(&mut self, documents: usize, bytes: usize) {
+        let Some(mean) = bytes.checked_div(documents) else { return };
+        self.body_bytes = match self.body_bytes {
+            0 => mean,
+            known => known - known / 8 + mean / 8,
+        };
+    }
+
+    pub(super) fn id(&self, slot: Slot) -> &DocumentId {
+        &self.get(slot).expect("a slot is valid while its document is in flight").id
+    }
+
+    pub(super) fn index_of(&self, slot: Slot) -> u16 {
+        self.get(slot).expect("a slot is valid while its document is in flight").index
+    }
+
+    /// Whether a document in flight has live changes that this flight settles, and none that wait for the next.
+    pub(super) fn ends_live(&self, slot: Slot) -> bool {
+        self.get(slot).is_some_and(|entry| {
+            entry.flying.as_ref().is_some_and(|debt| debt.lane == Lane::Live)
+                && entry.waiting.as_ref().is_none_or(|(debt, _)| debt.lane != Lane::Live)
+        })
+    }
+
+    /// Documents that are dirty or in flight for live changes.
+    pub(super) fn live_documents(&self) -> usize {
+        self.live_documents
+    }
+
+    /// Documents that are dirty or in flight.
+    pub(super) fn documents(&self) -> usize {
+        self.table.0.len()
+    }
+
+    /// Documents in flight.
+    pub(super) fn flying(&self) -> usize {
+        self.flying
+    }
+
+    /// For every document: its id, what it waits for, and what it flies for.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Seen<'_>> {
+        self.entries.iter().enumerate().filter_map(|(at, entry)| {
+            let entry = entry.as_ref()?;
+            Some(Seen {
+                slot: Slot(at as u32),
+                id: &entry.id,
+                index: entry.index,
+                live: entry.is_live(),
+                waiting: entry.waiting.as_ref().map(|(debt, place)| SeenWaiting {
+                    owed: debt.owed,
+                    visibility: debt.visibility,
+                    since: debt.since,
+                    unit: match place {
+                        Place::Unit(number) => Some(*number),
+                        Place::Held | Place::Deferred => None,
+                    },
+                    deferred: *place == Place::Deferred,
+                }),
+                flying: entry.flying.as_ref().map(|debt| debt.owed),
+            })
+        })
+    }
+
+    /// The units that have not started, in the order in which they will: lane, number, documents, slots.
+    pub(super) fn units(&self) -> impl Iterator<Item = (Lane, u64, usize, &[Slot])> {
+        [Lane::Live, Lane::Backfill].into_iter().flat_map(|lane| {
+            let queue = self.queue_ref(lane);
+            queue
+                .closed
+                .iter()
+                .chain(core::iter::once(&queue.open))
+                .map(move |unit| (lane, unit.number, unit.documents, unit.slots.as_slice()))
+        })
+    }
+
+    fn queue(&mut self, lane: Lane) -> &mut Queue {
+        match lane {
+            Lane::Live => &mut self.live,
+            Lane::Backfill => &mut self.backfill,
+        }
+    }
+
+    fn queue_ref(&self, lane: Lane) -> &Queue {
+        match lane {
+            Lane::Live => &self.live,
+            Lane::Backfill => &self.backfill,
+        }
+    }
+
+    fn recount_live(&mut self) {
+        self.live_documents = self.entries.iter().flatten().filter(|entry| entry.is_live()).count();
+    }
+
+    fn find_or_insert(&mut self, index: u16, id: &DocumentId) -> Slot {
+        let hash = FxBuildHasher.hash_one((index, &id.key));
+        let entries = &self.entries;
+        let same = |at: &u32| {
+            entries[*at as usize]
+                .as_ref()
+                .is_some_and(|entry| entry.hash == hash && entry.index == index && entry.id.key == id.key)
+        };
+        if let Some(at) = self.table.0.find(hash, same) {
+            return Slot(*at);
+        }
+        let entry = Some(Entry { id: id.clone(), index, hash, waiting: None, flying: None });
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.entries[at as usize] = entry;
+                at
+            }
+            None => {
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
+            }
+        };
+        let entries = &self.entries;
+        self.table
+            .0
+            .insert_unique(hash, at, |at| entries[*at as usize].as_ref().map_or(0, |entry| entry.hash));
+        Slot(at)
+    }
+
+    fn remove(&mut self, Slot(at): Slot) {
+        let Some(entry) = self.entries[at as usize].take() else { return };
+        if let Ok(found) = self.table.0.find_entry(entry.hash, |other| *other == at) {
+            found.remove();
+        }
+        self.free.push(at);
+    }
+
+    fn entry(&mut self, Slot(at): Slot) -> &mut Entry {
+        self.entries[at as usize].as_mut().expect("a slot is valid while its document is dirty or in flight")
+    }
+
+    fn get(&self, Slot(at): Slot) -> Option<&Entry> {
+        self.entries.get(at as usize)?.as_ref()
+    }
+}
+
+/// A document as an observer of the set sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Seen<'a> {
+    pub(super) slot: Slot,
+    pub(super) id: &'a DocumentId,
+    pub(super) index: u16,
+    pub(super) live: bool,
+    pub(super) waiting: Option<SeenWaiting>,
+    pub(super) flying: Option<Owed>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SeenWaiting {
+    pub(super) owed: Owed,
+    pub(super) visibility: Option<Visibility>,
+    pub(super) since: Instant,
+    pub(super) unit: Option<u64>,
+    pub(super) deferred: bool,
+}
+
+fn set_aside(held: &mut Vec<Vec<Slot>>, index: u16, slot: Slot) {
+    let index = usize::from(index);
+    if held.len() <= index {
+        held.resize(index + 1, Vec::new());
+    }
+    held[index].push(slot);
+}
+
+/// Holds on to a handle where nothing older is held.
+fn hold(held: &mut Option<Handle>, handle: Handle) -> bool {
+    if held.is_some() {
+        return false;
+    }
+    *held = Some(handle);
+    true
+}
+
+/// Keeps the older of two handles; returns the newer one where both are there.
+fn merge(older: &mut Option<Handle>, newer: Option<Handle>) -> Option<Handle> {
+    match (&older, newer) {
+        (Some(_), newer) => newer,
+        (None, newer) => {
+            *older = newer;
+            None
+        }
+    }
+}

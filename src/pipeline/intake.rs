@@ -1,0 +1,302 @@
+//! How a run begins, what the capture yields, and how it is resolved.
+//!
+//! A run begins in one order: the sink's epoch; the builder's mappings and scopes; every index ensured; the quarantine
+//! loaded; the capture opened. Only then is anything read from a table, so that no change can fall between a snapshot and
+//! the stream.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::change::{Captured, Position};
+use crate::document::{DocumentId, Epoch};
+use crate::error::{EngineError, Fault, FaultKind, Stage};
+use crate::name::StreamId;
+use crate::pipeline::calls::{Again, Call, Purpose};
+use crate::pipeline::dirty::Cause;
+use crate::pipeline::{Notice, Pipeline, Then};
+use crate::ports::{IndexMapping, IndexScope, Lane, Resolved};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+enum State {
+    #[default]
+    Closed,
+    Open,
+    Ended,
+}
+
+/// The capture, and the mappings that are ensured before it is opened.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Capture {
+    state: State,
+    /// It has been open.
+    started: bool,
+    /// The last poll found nothing.
+    idle: bool,
+    /// It has yielded a change.
+    live: bool,
+    /// How often it has failed since it last yielded.
+    failures: u32,
+    /// The newest checkpoint of this opening.
+    newest: Option<Position>,
+    mappings: Vec<Arc<IndexMapping>>,
+}
+
+impl Capture {
+    pub(super) fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    pub(super) fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// Whether nothing more is known to be ready.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.state == State::Ended || (self.state == State::Open && self.idle)
+    }
+
+    pub(super) fn mapping(&self, at: usize) -> Option<Arc<IndexMapping>> {
+        self.mappings.get(at).cloned()
+    }
+}
+
+impl<B> Pipeline<B> {
+    pub(super) fn on_begun(&mut self, call: Call, result: Result<(Epoch, usize), Fault>) {
+        match result {
+            Ok((epoch, concurrency)) => {
+                self.epoch = epoch;
+                self.flushes = self.config.limits.flushes.min(concurrency.max(1));
+                self.make(Purpose::Describe, 1);
+            }
+            Err(fault) => self.on_fault(call, fault),
+        }
+    }
+
+    pub(super) fn on_described(
+        &mut self,
+        call: Call,
+        result: Result<(Vec<IndexMapping>, Vec<IndexScope>), Fault>,
+    ) {
+        let (mappings, scopes) = match result {
+            Ok(described) => described,
+            Err(fault) => return self.on_fault(call, fault),
+        };
+        for (at, mapping) in mappings.iter().enumerate() {
+            if mappings[..at].iter().any(|earlier| earlier.index == mapping.index) {
+                return self.halt_contract(
+                    Stage::Describe,
+                    alloc::format!("index {} has two mappings", mapping.index),
+                );
+            }
+        }
+        for (at, scope) in scopes.iter().enumerate() {
+            if scopes[..at].iter().any(|earlier| earlier.index == scope.index) {
+                let what = alloc::format!("index {} has two root tables", scope.index);
+                return self.halt_contract(Stage::Describe, what);
+            }
+        }
+        for scope in scopes {
+            self.seeding.add_scope(scope, self.config.skip_backfill);
+        }
+        self.capture.mappings = mappings.into_iter().map(Arc::new).collect();
+        self.ensure(0);
+    }
+
+    pub(super) fn on_ensured(&mut self, at: usize) {
+        self.ensure(at + 1);
+    }
+
+    fn ensure(&mut self, at: usize) {
+        if at < self.capture.mappings.len() {
+            return self.make(Purpose::Ensure(at), 1);
+        }
+        self.notify(Notice::IndexesEnsured(at));
+        match self.config.quarantine {
+            true => self.make(Purpose::LoadQuarantine, 1),
+            false => self.make(Purpose::Open, 1),
+        }
+    }
+
+    pub(super) fn on_quarantine_loaded(&mut self, call: Call, result: Result<Vec<DocumentId>, Fault>) {
+        match result {
+            Ok(ids) => {
+                for id in &ids {
+                    let index = self.seeding.index(&id.index);
+                    let gate = self.seeding.gate(index);
+                    self.dirty.dirty(index, id, Cause::Retrial, None, self.now, gate);
+                }
+                self.quarantined.extend(ids);
+                self.make(Purpose::Open, 1);
+            }
+            Err(fault) => self.on_fault(call, fault),
+        }
+    }
+
+    pub(super) fn on_opened(&mut self, call: Call, result: Result<StreamId, Fault>) {
+        let stream = match result {
+            Ok(stream) => stream,
+            Err(fault) => {
+                self.capture.failures = call.attempt;
+                return self.on_fault(call, fault);
+            }
+        };
+        self.capture.state = State::Open;
+        self.capture.idle = false;
+        self.capture.newest = None;
+        if self.seeding.stream.as_ref() != Some(&stream) {
+            // What is under way belongs to the old stream, and its answers would be taken for the new one's.
+            self.abandon(|purpose| {
+                matches!(purpose, Purpose::Ack | Purpose::Scan) || purpose.seeding().is_some()
+            });
+            self.close_scan();
+            self.ack.on_new_stream();
+            self.seeding.restart(stream, self.config.skip_backfill);
+        }
+        if !self.capture.started {
+            self.capture.started = true;
+            self.lag_at = Some(self.now);
+        }
+    }
+
+    pub(super) fn on_captured(&mut self, items: Vec<Captured>, then: Then) {
+        let before = self.ack.changes.pushed();
+        for item in items {
+            match item {
+                Captured::Change(change) => {
+                    let handle = self.ack.on_change(self.now);
+                    self.resolve.push(handle, change);
+                }
+                Captured::Checkpoint(position) => {
+                    if let Some(newest) = self.capture.newest.filter(|newest| *newest > position) {
+                        let what = alloc::format!("checkpoint {position} came after {newest}");
+                        return self.halt_contract(Stage::Capture, what);
+                    }
+                    self.capture.newest = Some(position);
+                    self.ack.on_checkpoint(position);
+                }
+            }
+            self.capture.failures = 0;
+        }
+        let count = (self.ack.changes.pushed() - before) as usize;
+        if count > 0 {
+            self.tell_live();
+            self.notify(Notice::Captured(count));
+        }
+        self.capture.idle = then != Then::More;
+        if then == Then::End {
+            self.capture.state = State::Ended;
+        }
+    }
+
+    /// Live changes flow: told once.
+    pub(super) fn tell_live(&mut self) {
+        if !core::mem::replace(&mut self.capture.live, true) {
+            self.notify(Notice::LiveStarted);
+        }
+    }
+
+    pub(super) fn on_capture_failed(&mut self, fault: Fault) {
+        if self.ending.is_ending() {
+            return;
+        }
+        self.capture.state = State::Closed;
+        self.capture.failures += 1;
+        let call = Call { purpose: Purpose::Open, attempt: self.capture.failures, deadline: self.now };
+        self.on_fault(call, fault);
+    }
+
+    /// Resolves as many changes as the limits allow. The dirty limit is a soft gate: an answer is taken whole.
+    pub(super) fn start_resolves(&mut self) {
+        let limits = self.config.limits;
+        while self.resolve.under_way() < limits.resolves && !self.is_gated() {
+            let Some(group) = self.resolve.start() else { return };
+            self.make(Purpose::Resolve(group), 1);
+        }
+    }
+
+    /// Whether so many documents are dirty that no change is resolved.
+    pub(super) fn is_gated(&self) -> bool {
+        self.dirty.live_documents() >= self.config.limits.documents
+    }
+
+    pub(super) fn on_resolved(&mut self, call: Call, result: Result<Resolved, Fault>) {
+        let Purpose::Resolve(group) = call.purpose else { return };
+        match result {
+            Ok(resolved) => {
+                if let Err(what) = self.resolve.answer(group, resolved) {
+                    self.halt_contract(Stage::Resolve, what);
+                }
+            }
+            Err(fault) => self.on_fault(call, fault),
+        }
+    }
+
+    /// Takes the answers in capture order: what they name is dirty, and a change that touches nothing is settled.
+    pub(super) fn take_resolved(&mut self) {
+        while let Some((handles, changes, resolved)) = self.resolve.take() {
+            let mut from = 0;
+            for ((handle, change), to) in handles.into_iter().zip(changes.iter()).zip(resolved.ends) {
+                let mut counted = None;
+                let mut fresh = false;
+                for id in resolved.ids.get(from..to).unwrap_or_default() {
+                    let index = self.seeding.index(&id.index);
+                    let gate = self.seeding.gate(index);
+                    let cause = Cause::Live(handle);
+                    let dirtied = self.dirty.dirty(index, id, cause, change.visibility, self.now, gate);
+                    if dirtied.holds {
+                        self.ack.changes.hold(handle);
+                    }
+                    if dirtied.fresh || (!fresh && dirtied.open) {
+                        fresh |= dirtied.fresh;
+                        counted = Some(dirtied.slot);
+                    }
+                }
+                from = to;
+                if let Some(slot) = counted {
+                    self.dirty.count_change(slot);
+                }
+                self.ack.changes.settle(handle);
+            }
+        }
+    }
+
+    /// Whether every change that can be taken now has been: more company for the open unit will not come.
+    pub(super) fn is_taken_in(&self) -> bool {
+        let nothing_more =
+            self.capture.has_ended() || self.ending.is_ending() || self.capacity(Lane::Live) == 0;
+        (nothing_more && self.resolve.is_empty())
+            || (self.is_gated() && self.resolve.under_way() == 0 && self.resolve.has_waiting())
+    }
+
+    pub(super) fn halt_contract(&mut self, stage: Stage, what: String) {
+        self.halt(Some(EngineError::Contract { stage, what }));
+    }
+
+    pub(super) fn halt_failed(&mut self, stage: Stage, attempts: u32, fault: Fault) {
+        self.halt(Some(EngineError::Failed { stage, attempts, fault }));
+    }
+
+    /// Decides about one failure of a call that will not be retried as it is.
+    pub(super) fn retry_or_halt(&mut self, call: Call, fault: Fault) -> bool {
+        let stage = call.purpose.stage();
+        let again = match fault.kind() {
+            FaultKind::Transient => self.calls.failed(call, &fault, self.now),
+            FaultKind::Content | FaultKind::Fatal => Again::Never,
+        };
+        match again {
+            Again::After(delay) => {
+                self.notify(Notice::Retried { stage, attempt: call.attempt, delay, fault });
+                true
+            }
+            Again::Never => {
+                self.halt_failed(stage, call.attempt, fault);
+                false
+            }
+        }
+    }
+}

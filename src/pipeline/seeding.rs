@@ -1,0 +1,232 @@
+//! Which indexes are being seeded, and how far.
+//!
+//! The destination decides: an index is seeded, or resumes from its cursor, where the sink says so for this stream and
+//! this definition; else it is cleared, and a cursor at the start is durable before anything is written to it. Until then
+//! no build of it starts: its gate is shut.
+
+use alloc::vec::Vec;
+
+use smol_str::SmolStr;
+
+use crate::name::{IndexName, StreamId};
+use crate::pipeline::ledger::Ledger;
+use crate::pipeline::protocol::CallId;
+use crate::ports::{IndexScope, Seed, SeedState, SnapshotTable};
+use crate::row::Key;
+
+/// Where an index stands on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Stage {
+    /// It is not to be seeded: no scope, or the backfill is skipped.
+    Open,
+    /// A stream was opened that it may not be seeded for: its flights must be over first.
+    Settling,
+    /// The sink is asked how far it is.
+    Reading,
+    /// Not at all.
+    Unseeded,
+    /// It is being cleared.
+    Clearing,
+    /// The cursor at the start is being saved.
+    Starting,
+    /// It waits for a scan from here on.
+    Ready(Option<Key>),
+    /// Its table is being scanned.
+    Scanning,
+    /// All rows have been read.
+    Scanned,
+    /// It is being marked.
+    Marking,
+    /// It is seeded.
+    Seeded,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Index {
+    pub(super) name: IndexName,
+    pub(super) root: Option<SnapshotTable>,
+    definition: SmolStr,
+    pub(super) stage: Stage,
+    /// The rows that are owed, with the cursors between them.
+    pub(super) rows: Ledger<Key>,
+    /// Its documents in flight.
+    pub(super) flying: usize,
+    /// Rows up to here were written in an earlier scan: they are passed over.
+    pub(super) skip_to: Option<Key>,
+    /// The newest cursor that is safe: being saved, or to be saved.
+    pub(super) cursor: Option<Key>,
+    pub(super) saving: bool,
+}
+
+impl Index {
+    /// Whether builds of it may start.
+    pub(super) fn gate(&self) -> bool {
+        match self.stage {
+            Stage::Settling | Stage::Reading | Stage::Unseeded | Stage::Clearing | Stage::Starting => false,
+            Stage::Open
+            | Stage::Ready(_)
+            | Stage::Scanning
+            | Stage::Scanned
+            | Stage::Marking
+            | Stage::Seeded => true,
+        }
+    }
+
+    pub(super) fn is_seeded(&self) -> bool {
+        matches!(self.stage, Stage::Open | Stage::Seeded)
+    }
+}
+
+/// A snapshot that is being read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Scan {
+    /// The call that opened it, once it is open.
+    pub(super) open: Option<CallId>,
+    pub(super) table: SnapshotTable,
+    /// The last row that was read.
+    pub(super) after: Option<Key>,
+    pub(super) members: Vec<u16>,
+    /// How often opening it has failed since the last row.
+    pub(super) attempt: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Seeding {
+    pub(super) indexes: Vec<Index>,
+    pub(super) scan: Option<Scan>,
+    pub(super) stream: Option<StreamId>,
+    /// Whether it was told which indexes will be seeded for this stream.
+    pub(super) announced: bool,
+    /// Whether it was told that all are.
+    pub(super) completed: bool,
+}
+
+impl Seeding {
+    /// Learns an index by its scope.
+    pub(super) fn add_scope(&mut self, scope: IndexScope, skip: bool) {
+        let at = usize::from(self.index(&scope.index));
+        let index = &mut self.indexes[at];
+        index.root = Some(scope.root);
+        index.definition = scope.definition;
+        index.stage = if skip { Stage::Open } else { Stage::Settling };
+    }
+
+    /// The number of an index; a new one where the name is new.
+    pub(super) fn index(&mut self, name: &IndexName) -> u16 {
+        let at = self.indexes.iter().position(|index| index.name == *name).unwrap_or_else(|| {
+            self.indexes.push(Index {
+                name: name.clone(),
+                root: None,
+                definition: SmolStr::default(),
+                stage: Stage::Open,
+                rows: Ledger::default(),
+                flying: 0,
+                skip_to: None,
+                cursor: None,
+                saving: false,
+            });
+            self.indexes.len() - 1
+        });
+        u16::try_from(at).unwrap_or(u16::MAX)
+    }
+
+    pub(super) fn get(&self, index: u16) -> &Index {
+        &self.indexes[usize::from(index)]
+    }
+
+    pub(super) fn get_mut(&mut self, index: u16) -> &mut Index {
+        &mut self.indexes[usize::from(index)]
+    }
+
+    pub(super) fn gate(&self, index: u16) -> bool {
+        self.get(index).gate()
+    }
+
+    /// What markers and cursors of an index hold for.
+    pub(super) fn seed(&self, index: u16) -> Option<Seed> {
+        Some(Seed { stream: self.stream.clone()?, definition: self.get(index).definition.clone() })
+    }
+
+    /// Another stream was opened: no index with a scope counts as seeded any more.
+    pub(super) fn restart(&mut self, stream: StreamId, skip: bool) {
+        self.stream = Some(stream);
+        self.scan = None;
+        self.announced = false;
+        self.completed = false;
+        for index in &mut self.indexes {
+            if index.root.is_some() && !skip {
+                index.stage = Stage::Settling;
+            }
+            index.rows.clear_marks();
+            index.cursor = None;
+            index.saving = false;
+            index.skip_to = None;
+        }
+    }
+
+    /// The sink told how far an index is.
+    pub(super) fn on_read(&mut self, index: u16, state: SeedState) {
+        self.get_mut(index).stage = match state {
+            SeedState::Unseeded => Stage::Unseeded,
+            SeedState::Seeding(after) => Stage::Ready(after),
+            SeedState::Seeded => Stage::Seeded,
+        };
+    }
+
+    /// Whether the sink has told of every index how far it is.
+    pub(super) fn is_read(&self) -> bool {
+        !self.indexes.iter().any(|index| matches!(index.stage, Stage::Settling | Stage::Reading))
+    }
+
+    /// Begins the next scan, where one can begin: over all indexes of a table, once all of them are ready. It starts at
+    /// the least cursor, and each index passes over the rows up to its own.
+    pub(super) fn next_scan(&mut self) -> bool {
+        if self.scan.is_some() || !self.is_read() {
+            return false;
+        }
+        let busy = |stage: &Stage| matches!(stage, Stage::Unseeded | Stage::Clearing | Stage::Starting);
+        let table = self.indexes.iter().find_map(|index| {
+            let root = index.root.as_ref().filter(|_| matches!(index.stage, Stage::Ready(_)))?;
+            let waits =
+                self.indexes.iter().any(|other| other.root.as_ref() == Some(root) && busy(&other.stage));
+            (!waits).then(|| root.clone())
+        });
+        let Some(table) = table else { return false };
+        let mut members = Vec::new();
+        let mut least: Option<Option<Key>> = None;
+        for (at, index) in self.indexes.iter_mut().enumerate() {
+            if index.root.as_ref() != Some(&table) {
+                continue;
+            }
+            if let Stage::Ready(after) = &mut index.stage {
+                let after = after.take();
+                least = Some(match least {
+                    None => after.clone(),
+                    Some(least) => least.min(after.clone()),
+                });
+                index.skip_to = after;
+                index.stage = Stage::Scanning;
+                members.push(at as u16);
+            }
+        }
+        let after = least.flatten();
+        for member in &members {
+            let skip_to = &mut self.indexes[usize::from(*member)].skip_to;
+            if *skip_to == after {
+                *skip_to = None;
+            }
+        }
+        self.scan = Some(Scan { open: None, table, after, members, attempt: 1 });
+        true
+    }
+
+    /// The rows that are owed, over all indexes.
+    pub(super) fn rows_owed(&self) -> usize {
+        self.indexes.iter().map(|index| index.rows.len()).sum()
+    }
+
+    /// Whether there is nothing left to seed.
+    pub(super) fn is_seeded(&self) -> bool {
+        self.indexes.iter().all(Index::is_seeded)
+    }
+}

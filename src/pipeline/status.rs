@@ -1,0 +1,77 @@
+//! What a run looks like from outside, while it runs and once it is over.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::change::Position;
+use crate::name::IndexName;
+
+/// What a run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Indexes are ensured and the capture is opened.
+    #[default]
+    Starting,
+    /// Changes flow.
+    Running,
+    /// What is owed is worked off; nothing new is taken in.
+    Draining,
+    /// What is under way is waited for; nothing new is started.
+    Halting,
+    /// It is over.
+    Ended,
+}
+
+/// How far an index has been seeded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IndexStatus {
+    /// The index.
+    pub index: IndexName,
+    /// Whether every row of its root table is durable and it is marked so; also where it is not to be seeded.
+    pub seeded: bool,
+    /// How many rows of its root table were read in this run.
+    pub rows_read: u64,
+    /// How many of those are durable.
+    pub rows_durable: u64,
+}
+
+/// A run at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Status {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Changes captured by this run.
+    pub captured: u64,
+    /// Changes captured by this run for which nothing is owed any more.
+    pub durable: u64,
+    /// Documents that are owed a build.
+    pub dirty: usize,
+    /// Documents between the start of their build and the end of their flush.
+    pub in_flight: usize,
+    /// The age of the oldest change that is not acknowledged; `None` where there is none.
+    pub oldest_unacknowledged: Option<Duration>,
+    /// The last position that the source has confirmed.
+    pub acknowledged: Option<Position>,
+    /// How often a call was made again.
+    pub retries: u64,
+    /// Documents that this run has quarantined.
+    pub quarantined: u64,
+    /// The indexes that can be seeded.
+    pub indexes: Vec<IndexStatus>,
+}
+
+/// What a run that ended without an error leaves behind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Report {
+    /// Changes captured by this run.
+    pub captured: u64,
+    /// The last position that the source has confirmed.
+    pub acknowledged: Option<Position>,
+    /// Captured changes that are not acknowledged: a later run is given them again.
+    pub unacknowledged: u64,
+    /// Indexes that are not seeded yet: a later run resumes from their cursors.
+    pub unseeded: Vec<IndexName>,
+    /// Documents that this run has quarantined.
+    pub quarantined: u64,
+}

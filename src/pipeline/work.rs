@@ -1,0 +1,434 @@
+//! A unit's way: cut, built, flushed, settled; and what the verdicts of a call mean.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::change::Operation;
+use crate::config::FailurePolicy;
+use crate::document::{Content, Document, DocumentId, Version, Write, Writes};
+use crate::error::{EngineError, Fault, FaultKind, RejectedDocument, Stage};
+use crate::pipeline::calls::{Call, PartId, Purpose};
+use crate::pipeline::dirty::{Owed, Slot};
+use crate::pipeline::flight::Part;
+use crate::pipeline::{CallId, Command, Notice, Pipeline, build, flush};
+use crate::ports::{BatchStats, Built, FlushReport, Lane, QuarantinedDocument};
+
+/// A document that its sink, or its builder, will not have as it is.
+struct Refused {
+    slot: Slot,
+    operation: Operation,
+    reason: Arc<str>,
+}
+
+fn operation<B>(content: &Content<B>) -> Operation {
+    match content {
+        Content::Upsert(_) => Operation::Upsert,
+        Content::Delete => Operation::Delete,
+    }
+}
+
+impl<B> Pipeline<B> {
+    /// Whether a unit of this lane may start: there is a free build, and a place among the units in flight. The backfill
+    /// leaves one of each to the live lane.
+    pub(super) fn has_room(&self, lane: Lane) -> bool {
+        let limits = self.config.limits;
+        let builds = self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(_)));
+        let room = builds < limits.builds && self.flights.len() < limits.units;
+        match lane {
+            Lane::Live => room,
+            Lane::Backfill => room && self.flights.in_lane(lane) < limits.units.saturating_sub(1).max(1),
+        }
+    }
+
+    /// Cuts and builds units while there is room. Live ones go first; the backfill keeps its share.
+    pub(super) fn start_builds(&mut self) {
+        loop {
+            let due =
+                |lane: Lane, at_once: bool| self.has_room(lane) && self.dirty.is_due(lane, self.now, at_once);
+            let live = due(Lane::Live, self.is_taken_in());
+            let backfill = due(Lane::Backfill, self.is_scan_taken_in());
+            let lane = match (live, backfill) {
+                (false, false) => return,
+                (true, false) => Lane::Live,
+                (false, true) => Lane::Backfill,
+                (true, true) => self.turn(self.live_cuts),
+            };
+            self.live_cuts = if lane == Lane::Live { self.live_cuts + 1 } else { 0 };
+            let seeding = &self.seeding;
+            let Some(cut) = self.dirty.cut(lane, |index| seeding.gate(index)) else { continue };
+            let ids: Arc<[DocumentId]> = cut.slots.iter().map(|slot| self.dirty.id(*slot).clone()).collect();
+            for &slot in &cut.slots {
+                self.seeding.get_mut(self.dirty.index_of(slot)).flying += 1;
+            }
+            let unit = self.flights.start(lane, cut.slots, ids, cut.visibility, cut.changes);
+            self.make(Purpose::Build(unit), 1);
+        }
+    }
+
+    /// Whose turn it is after so many live ones in a row, where both lanes wait.
+    fn turn(&self, live: u32) -> Lane {
+        if live + 1 >= self.config.limits.backfill_share { Lane::Backfill } else { Lane::Live }
+    }
+
+    pub(super) fn build_command(&self, call: CallId, unit: u64) -> Option<Command<B>> {
+        let unit = self.flights.get(unit)?;
+        Some(Command::Build { call, ids: unit.ids.clone(), visibility: unit.visibility })
+    }
+
+    pub(super) fn on_built(&mut self, call: Call, result: Result<Vec<Built<B>>, Fault>, bytes: &[usize]) {
+        let Purpose::Build(number) = call.purpose else { return };
+        let answers = match result {
+            Ok(answers) => answers,
+            Err(fault) if fault.kind() == FaultKind::Content => {
+                return self.on_build_refused(call, number, &fault);
+            }
+            Err(fault) => return self.on_fault(call, fault),
+        };
+        let Some(unit) = self.flights.get_mut(number) else { return };
+        let answers = match build::in_order(&unit.ids, answers, bytes) {
+            Ok(answers) => answers,
+            Err(what) => return self.halt_contract(Stage::Build, what),
+        };
+        self.builds += 1;
+        let version = Version { epoch: self.epoch, build: self.builds };
+        let ids = unit.ids.clone();
+        let slots = core::mem::take(&mut unit.slots);
+        unit.building = false;
+        let (mut writes, mut sizes, mut written) = (Vec::with_capacity(slots.len()), Vec::new(), Vec::new());
+        let (mut refused, mut again) = (Vec::new(), Vec::new());
+        let mut fault = None;
+        for (((content, size), slot), id) in answers.into_iter().zip(slots).zip(ids.iter()) {
+            match content {
+                Ok(content) => {
+                    let document = Document { id: id.clone(), content };
+                    writes.push(Write { document, version });
+                    sizes.push(size);
+                    written.push(slot);
+                }
+                Err(error) => match error.kind() {
+                    FaultKind::Content => {
+                        let reason = error.message().into();
+                        refused.push(Refused { slot, operation: Operation::Upsert, reason });
+                    }
+                    FaultKind::Fatal => return self.halt_failed(Stage::Build, call.attempt, error),
+                    FaultKind::Transient => {
+                        again.push(slot);
+                        fault = Some(error);
+                    }
+                },
+            }
+        }
+        self.dirty.learn_body_bytes(sizes.len(), sizes.iter().sum());
+        unit_mut(&mut self.flights, number).slots = written;
+        if let Some(fault) = fault {
+            self.build_again(call, number, again, fault);
+        }
+        if !self.refuse(number, refused, call.attempt) || self.ending.is_halting() {
+            return;
+        }
+        let writes = Writes::new(writes);
+        for part in flush::parts(&writes, &sizes, self.config.batch.max_bytes) {
+            if let Some(part) = self.flights.add(number, Part::Flush(part), 1) {
+                self.flights.ready(part);
+            }
+        }
+        self.end_unit_if_settled(number);
+    }
+
+    /// Documents of a unit whose build failed for the moment are built again, as a unit of their own.
+    fn build_again(&mut self, call: Call, number: u64, slots: Vec<Slot>, fault: Fault) {
+        let unit = unit_mut(&mut self.flights, number);
+        unit.unsettled -= slots.len();
+        let lane = unit.lane;
+        let ids = slots.iter().map(|slot| self.dirty.id(*slot).clone()).collect();
+        let visibility = self.dirty.flying_visibility(&slots);
+        let again = self.flights.start(lane, slots, ids, visibility, 0);
+        self.retry_or_halt(Call { purpose: Purpose::Build(again), ..call }, fault);
+    }
+
+    /// A whole build was refused for its content: its halves are built for themselves, until the document at fault
+    /// stands alone.
+    fn on_build_refused(&mut self, call: Call, number: u64, fault: &Fault) {
+        let Some(unit) = self.flights.get_mut(number) else { return };
+        if let [slot] = unit.slots[..] {
+            unit.building = false;
+            unit.slots.clear();
+            let refused = Refused { slot, operation: Operation::Upsert, reason: fault.message().into() };
+            if self.refuse(number, alloc::vec![refused], call.attempt) {
+                self.end_unit_if_settled(number);
+            }
+            return;
+        }
+        if self.ending.is_halting() {
+            return;
+        }
+        let Some(unit) = self.flights.remove(number) else { return };
+        for &slot in &unit.slots {
+            self.seeding.get_mut(self.dirty.index_of(slot)).flying -= 1;
+        }
+        let (first, second) = unit.slots.split_at(unit.slots.len() / 2);
+        for half in [second, first] {
+            for (index, owed) in self.dirty.put_back(half) {
+                self.release(index, owed);
+            }
+        }
+    }
+
+    /// Flushes what is ready, oldest first, while the sink takes more. Live parts go first; the backfill keeps its share.
+    pub(super) fn start_flushes(&mut self) {
+        while self.calls.under_way(|purpose| matches!(purpose, Purpose::Flush(_))) < self.flushes {
+            let lane = match (self.flights.is_ready(Lane::Live), self.flights.is_ready(Lane::Backfill)) {
+                (false, false) => return,
+                (true, false) => Lane::Live,
+                (false, true) => Lane::Backfill,
+                (true, true) => self.turn(self.live_flushes),
+            };
+            self.live_flushes = if lane == Lane::Live { self.live_flushes + 1 } else { 0 };
+            let Some(part) = self.flights.take_ready(lane) else { return };
+            let attempt = self.flights.attempt(part);
+            if let Some(unit) = self.flights.get_mut(part.unit) {
+                unit.flush_began.get_or_insert(self.now);
+            }
+            self.make(Purpose::Flush(part), attempt);
+        }
+    }
+
+    pub(super) fn flush_command(&mut self, call: CallId, id: PartId) -> Option<Command<B>> {
+        let Some(Part::Flush(writes)) = self.flights.part(id) else { return None };
+        let writes = writes.clone();
+        let unit = self.flights.get(id.unit)?;
+        let ends = (0..writes.len()).filter(|at| self.dirty.ends_live(unit.slots[writes.place(*at)])).count();
+        let caught_up = self.is_intake_quiet() && ends == self.dirty.live_documents();
+        self.told_caught_up = caught_up;
+        Some(Command::Flush { call, writes, caught_up })
+    }
+
+    /// Nothing live is known to wait before the dirty set.
+    fn is_intake_quiet(&self) -> bool {
+        self.capture.is_quiet() && self.resolve.is_empty()
+    }
+
+    /// Whether nothing live is owed.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.is_intake_quiet() && self.dirty.live_documents() == 0
+    }
+
+    /// Tells the sink that it is caught up, where that became true only after a flush that was told otherwise. Where it is
+    /// still being told so of an earlier time, its answer comes first.
+    pub(super) fn tell_caught_up(&mut self) {
+        if !self.told_caught_up && self.is_caught_up() && !self.calls.is_pending(Purpose::CaughtUp) {
+            self.told_caught_up = true;
+            self.make(Purpose::CaughtUp, 1);
+        }
+    }
+
+    pub(super) fn on_flushed(&mut self, call: Call, result: Result<FlushReport, Fault>) {
+        let Purpose::Flush(id) = call.purpose else { return };
+        let report = match result {
+            Ok(report) => report,
+            Err(fault) if fault.kind() == FaultKind::Content => {
+                return self.on_flush_refused(call, id, &fault);
+            }
+            Err(fault) => return self.on_fault(call, fault),
+        };
+        let Some(Part::Flush(writes)) = self.flights.take_part(id) else { return };
+        let verdicts = match flush::verdicts(&writes, report) {
+            Ok(verdicts) => verdicts,
+            Err(what) => return self.halt_contract(Stage::Flush, what),
+        };
+        let unit = unit_mut(&mut self.flights, id.unit);
+        unit.flush_ended = Some(self.now);
+        let slot = |at: usize| unit.slots[writes.place(at)];
+        let contents: Vec<Operation> =
+            writes.iter().map(|write| operation(&write.document.content)).collect();
+        let refused = verdicts.rejected.into_iter().map(|(at, reason)| Refused {
+            slot: slot(at),
+            operation: contents[at],
+            reason,
+        });
+        let refused: Vec<Refused> = refused.collect();
+        let applied: Vec<Slot> = verdicts.applied.into_iter().map(slot).collect();
+        if !self.refuse(id.unit, refused, call.attempt) {
+            return;
+        }
+        if !verdicts.throttled.is_empty() {
+            let throttled = writes.pick(verdicts.throttled);
+            self.flush_throttled(call, id.unit, throttled);
+        }
+        self.written(id.unit, applied);
+        self.end_unit_if_settled(id.unit);
+    }
+
+    /// The sink could not take some documents at the moment: these alone are tried again.
+    fn flush_throttled(&mut self, call: Call, unit: u64, throttled: Writes<B>) {
+        if self.ending.is_halting() {
+            return;
+        }
+        let fault = Fault::transient(alloc::format!("the sink throttled {} document(s)", throttled.len()));
+        if let Some(part) = self.flights.add(unit, Part::Flush(throttled), call.attempt + 1) {
+            self.retry_or_halt(Call { purpose: Purpose::Flush(part), ..call }, fault);
+        }
+    }
+
+    /// A whole call was refused for its content: its halves are sent for themselves, until the document at fault stands
+    /// alone.
+    fn on_flush_refused(&mut self, call: Call, id: PartId, fault: &Fault) {
+        let Some(Part::Flush(writes)) = self.flights.take_part(id) else { return };
+        if writes.len() > 1 {
+            let middle = writes.len() / 2;
+            for half in [writes.slice(0, middle), writes.slice(middle, writes.len())] {
+                let part = self.flights.add(id.unit, Part::Flush(half), 1);
+                if let Some(part) = part.filter(|_| !self.ending.is_halting()) {
+                    self.flights.ready(part);
+                }
+            }
+            return;
+        }
+        let unit = unit_mut(&mut self.flights, id.unit);
+        unit.flush_ended = Some(self.now);
+        let refused = writes.iter().enumerate().map(|(at, write)| Refused {
+            slot: unit.slots[writes.place(at)],
+            operation: operation(&write.document.content),
+            reason: fault.message().into(),
+        });
+        let refused = refused.collect();
+        if self.refuse(id.unit, refused, call.attempt) {
+            self.end_unit_if_settled(id.unit);
+        }
+    }
+
+    /// Decides about documents that will not be had as they are, those of one call together: where one of them belongs to
+    /// an index that stops, the run halts, and nothing of the call is settled. Else all are quarantined. Returns whether
+    /// the rest of the call may be settled.
+    fn refuse(&mut self, unit: u64, refused: Vec<Refused>, attempts: u32) -> bool {
+        if refused.is_empty() {
+            return true;
+        }
+        let rejected: Vec<RejectedDocument> = refused
+            .iter()
+            .map(|refused| RejectedDocument {
+                id: self.dirty.id(refused.slot).clone(),
+                reason: refused.reason.clone(),
+            })
+            .collect();
+        let policies = &self.config.failure_policies;
+        let mut stops =
+            rejected.iter().filter(|document| policies.of(&document.id.index) == FailurePolicy::Stop);
+        if let Some(example) = stops.next() {
+            let count = 1 + stops.count();
+            let example = alloc::format!("{example}");
+            self.halt(Some(EngineError::DocumentsRejected(count, example)));
+            return false;
+        }
+        for document in &rejected {
+            self.notify(Notice::Quarantined(document.clone(), attempts));
+        }
+        self.quarantined_count += rejected.len() as u64;
+        let slots: Vec<Slot> = refused.iter().map(|refused| refused.slot).collect();
+        if !self.config.quarantine {
+            self.settle(unit, slots);
+            return true;
+        }
+        let records = rejected.into_iter().zip(&refused).map(|(document, refused)| QuarantinedDocument {
+            id: document.id,
+            operation: refused.operation,
+            reason: document.reason,
+            attempts,
+        });
+        let records: Arc<[QuarantinedDocument]> = records.collect();
+        self.quarantined.extend(records.iter().map(|record| record.id.clone()));
+        if let Some(part) = self.flights.add(unit, Part::Quarantine(records, slots), 1) {
+            self.make(Purpose::Quarantine(part), 1);
+        }
+        true
+    }
+
+    /// Documents are durable in the sink. Those that stand in quarantine leave it first.
+    fn written(&mut self, unit: u64, mut slots: Vec<Slot>) {
+        let written = &mut unit_mut(&mut self.flights, unit).written;
+        for &slot in &slots {
+            *written.entry(self.dirty.index_of(slot)).or_default() += 1;
+        }
+        if !self.quarantined.is_empty() {
+            let (dirty, quarantined) = (&self.dirty, &self.quarantined);
+            let cured: Vec<Slot> =
+                slots.iter().copied().filter(|slot| quarantined.contains(dirty.id(*slot))).collect();
+            if !cured.is_empty() {
+                slots.retain(|slot| !cured.contains(slot));
+                let ids = cured.iter().map(|slot| self.dirty.id(*slot).clone()).collect();
+                if let Some(part) = self.flights.add(unit, Part::Release(ids, cured), 1) {
+                    self.make(Purpose::Release(part), 1);
+                }
+            }
+        }
+        self.settle(unit, slots);
+    }
+
+    /// The quarantine has recorded, or released, some documents of a unit: they are settled.
+    pub(super) fn on_part_done(&mut self, id: PartId) {
+        let slots = match self.flights.take_part(id) {
+            Some(Part::Quarantine(_, slots)) => slots,
+            Some(Part::Release(ids, slots)) => {
+                for id in ids.iter() {
+                    self.quarantined.remove(id);
+                    self.notify(Notice::Released(id.clone()));
+                }
+                slots
+            }
+            Some(Part::Flush(..)) | None => return,
+        };
+        self.settle(id.unit, slots);
+        self.end_unit_if_settled(id.unit);
+    }
+
+    /// Nothing is owed any more for these documents as they were when their build began.
+    fn settle(&mut self, unit: u64, slots: Vec<Slot>) {
+        unit_mut(&mut self.flights, unit).unsettled -= slots.len();
+        for slot in slots {
+            let number = self.dirty.index_of(slot);
+            let index = self.seeding.get_mut(number);
+            index.flying -= 1;
+            let owed = self.dirty.settle(slot, index.gate());
+            self.release(number, owed);
+        }
+    }
+
+    /// A document holds on to these no longer.
+    fn release(&mut self, index: u16, owed: Owed) {
+        if let Some(change) = owed.live {
+            self.ack.changes.settle(change);
+        }
+        if let Some(row) = owed.row {
+            self.seeding.get_mut(index).rows.settle(row);
+        }
+    }
+
+    fn end_unit_if_settled(&mut self, number: u64) {
+        if self.flights.get(number).is_none_or(|unit| unit.unsettled > 0) {
+            return;
+        }
+        let Some(unit) = self.flights.remove(number) else { return };
+        let by_index: BTreeMap<_, _> = unit
+            .written
+            .iter()
+            .map(|(index, count)| (self.seeding.get(*index).name.clone(), *count))
+            .collect();
+        let flush = match (unit.flush_began, unit.flush_ended) {
+            (Some(began), Some(ended)) => ended.since(began),
+            _ => core::time::Duration::ZERO,
+        };
+        self.notify(Notice::Committed(BatchStats {
+            lane: unit.lane,
+            changes: unit.changes,
+            documents: unit.written.values().sum(),
+            documents_by_index: by_index.into_iter().collect(),
+            flush,
+        }));
+    }
+}
+
+/// A unit that a part, or a call, still belongs to.
+fn unit_mut<B>(flights: &mut super::Flights<B>, number: u64) -> &mut super::flight::Unit<B> {
+    flights.get_mut(number).expect("a unit stays until all of its documents are settled")
+}
