@@ -1,0 +1,66 @@
+//! Everything that a stream has ready, at once.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+
+use crate::error::Fault;
+use crate::pipeline::Then;
+
+/// So many items that need no room are taken in one go, besides those that do.
+const EXTRA_ITEMS: usize = 1024;
+
+/// A stream that is read in bursts.
+pub(super) struct Intake<T> {
+    stream: Pin<Box<dyn Stream<Item = Result<T, Fault>> + Send>>,
+    /// It was told that nothing is ready, and that has not changed.
+    told_idle: bool,
+    /// It failed behind the items of the last burst.
+    fault: Option<Fault>,
+}
+
+/// A burst: items, and what follows; or a failure, after which the stream is not polled again.
+pub(super) type Burst<T> = Result<(Vec<T>, Then), Fault>;
+
+impl<T> Intake<T> {
+    pub(super) fn new(stream: Pin<Box<dyn Stream<Item = Result<T, Fault>> + Send>>) -> Self {
+        Self { stream, told_idle: false, fault: None }
+    }
+
+    /// As many items as are ready, until `room` of those that `counts` are taken. Pending while nothing is ready and that
+    /// is known already.
+    pub(super) fn poll_burst(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: usize,
+        counts: impl Fn(&T) -> bool,
+    ) -> Poll<Burst<T>> {
+        if let Some(fault) = self.fault.take() {
+            return Poll::Ready(Err(fault));
+        }
+        let mut items = Vec::new();
+        let mut counted = 0;
+        let then = loop {
+            if counted >= room || items.len() >= counted + EXTRA_ITEMS {
+                break Then::More;
+            }
+            match self.stream.as_mut().poll_next(cx) {
+                Poll::Ready(Some(Ok(item))) => {
+                    counted += usize::from(counts(&item));
+                    items.push(item);
+                }
+                Poll::Ready(Some(Err(fault))) if items.is_empty() => return Poll::Ready(Err(fault)),
+                Poll::Ready(Some(Err(fault))) => {
+                    self.fault = Some(fault);
+                    break Then::More;
+                }
+                Poll::Ready(None) => break Then::End,
+                Poll::Pending if items.is_empty() && self.told_idle => return Poll::Pending,
+                Poll::Pending => break Then::Idle,
+            }
+        };
+        self.told_idle = then == Then::Idle;
+        Poll::Ready(Ok((items, then)))
+    }
+}

@@ -1,0 +1,82 @@
+//! Notices as an observer hears them, and as logs tell them.
+
+use crate::error::EngineError;
+use crate::pipeline::{Notice, Report};
+use crate::ports::Observer;
+
+pub(super) fn observe(observer: &dyn Observer, notice: &Notice) {
+    match notice {
+        Notice::IndexesEnsured(count) => {
+            tracing::info!(indexes = count, "indexes ensured");
+            observer.on_indexes_ensured(*count);
+        }
+        Notice::BackfillStarted(indexes) => {
+            tracing::info!(?indexes, "backfill started");
+            observer.on_backfill_started(indexes);
+        }
+        Notice::IndexSeeded(index) => {
+            tracing::info!(%index, "index seeded");
+            observer.on_index_seeded(index);
+        }
+        Notice::BackfillCompleted => {
+            tracing::info!("backfill completed");
+            observer.on_backfill_completed();
+        }
+        Notice::LiveStarted => {
+            tracing::info!("live changes flow");
+            observer.on_live_started();
+        }
+        Notice::Captured(count) => {
+            tracing::trace!(changes = count, "captured");
+            observer.on_changes_captured(*count);
+        }
+        Notice::Committed(stats) => {
+            let flush_ms = stats.flush.as_secs_f64() * 1000.0;
+            tracing::debug!(lane = ?stats.lane, changes = stats.changes, documents = stats.documents, flush_ms, "unit durable");
+            observer.on_batch_committed(stats);
+        }
+        Notice::Quarantined(document, attempts) => {
+            tracing::warn!(document = %document.id, reason = %document.reason, attempts, "document quarantined");
+            observer.on_document_quarantined(document, *attempts);
+        }
+        Notice::Released(id) => {
+            tracing::info!(document = %id, "document released from the quarantine");
+            observer.on_document_released(id);
+        }
+        Notice::Retried { stage, attempt, delay, fault } => {
+            let delay_ms = delay.as_millis() as u64;
+            tracing::warn!(%stage, attempt, delay_ms, %fault, "failed, to be tried again");
+            observer.on_retry(*stage, *attempt, *delay, fault);
+        }
+        Notice::Stalled(age) => {
+            tracing::warn!(
+                oldest_age_ms = age.as_millis() as u64,
+                "stalled: the oldest change is not acknowledged"
+            );
+            observer.on_stalled(*age);
+        }
+        Notice::Lag(bytes) => {
+            tracing::trace!(lag_bytes = bytes, "lag read");
+            observer.on_lag(*bytes);
+        }
+        Notice::LagExceeded(bytes) => {
+            tracing::warn!(lag_bytes = bytes, "the source's lag exceeds its limit");
+            observer.on_lag_exceeded(*bytes);
+        }
+    }
+}
+
+pub(super) fn observe_end(observer: &dyn Observer, outcome: &Result<Report, EngineError>) {
+    match outcome {
+        Ok(report) => tracing::info!(
+            captured = report.captured,
+            unacknowledged = report.unacknowledged,
+            acknowledged = report.acknowledged.map(|position| position.0),
+            "run ended"
+        ),
+        Err(error) => {
+            tracing::error!(%error, "run failed");
+            observer.on_error(error);
+        }
+    }
+}
