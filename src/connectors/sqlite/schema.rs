@@ -1,0 +1,261 @@
+//! What the database says of a table: its columns, its key, and what else must be unique in it.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::database::Database;
+use super::error::SqliteError;
+use crate::name::{ColumnName, TableName};
+use crate::value::Value;
+
+/// Everything of the connector's own in a database begins with this.
+pub(super) const OWN: &str = "syncline_";
+
+/// How SQLite converts a value on its way into a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Affinity {
+    Blob,
+    Text,
+    Numeric,
+    Integer,
+    Real,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Column {
+    pub(super) name: String,
+    pub(super) affinity: Affinity,
+    /// Whether integers and floats can stand side by side in it.
+    pub(super) mixes_numbers: bool,
+}
+
+/// Columns of which no two rows may hold the same values, each with the collation it is compared by.
+pub(super) type Unique = Vec<(String, String)>;
+
+/// A table as it stands in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Table {
+    /// Its name in the spelling of the database.
+    pub(super) name: String,
+    /// All its columns, generated ones too.
+    pub(super) columns: Vec<Column>,
+    /// The places of the key's columns among them, in the order of the key.
+    pub(super) key: Vec<usize>,
+    /// The key and every other constraint by which an insert can replace a row.
+    pub(super) uniques: Vec<Unique>,
+    /// The unique indexes over expressions, which no trigger can look up.
+    pub(super) unseen_uniques: Vec<String>,
+}
+
+impl Table {
+    /// Reads a table of the main database. Errors name a table that is missing, is not a table, or has no key.
+    pub(super) fn read(
+        database: &Database,
+        connection: &Connection,
+        name: &TableName,
+    ) -> Result<Self, SqliteError> {
+        let wrong = |what: &str| database.definition(format!("`{name}` {what}"));
+        if name.schema().is_some_and(|schema| !schema.eq_ignore_ascii_case("main")) {
+            return Err(wrong("stands in another schema; only tables of the file itself can be captured"));
+        }
+        let doing = format!("reading the schema of `{name}`");
+        let found = connection
+            .query_row(
+                "SELECT name, type, wr, strict FROM pragma_table_list(?1) WHERE schema = 'main'",
+                [name.table()],
+                |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?)),
+            )
+            .optional()
+            .map_err(database.failed(&*doing))?;
+        let Some((actual, kind, without_rowid, strict)) = found else {
+            return Err(database.definition(format!("there is no table `{name}`")));
+        };
+        if kind != "table" {
+            return Err(wrong(&format!("is a {kind}, not a table; name the tables it reads from instead")));
+        }
+        if actual.to_ascii_lowercase().starts_with(OWN) {
+            return Err(wrong("belongs to the change log itself"));
+        }
+        let table =
+            Self::describe(connection, actual, without_rowid, strict).map_err(database.failed(doing))?;
+        if table.key.is_empty() {
+            return Err(wrong(
+                "has no PRIMARY KEY, so that nothing names its rows (a hidden rowid does not last); declare one",
+            ));
+        }
+        for column in &table.columns {
+            ColumnName::new(&column.name).map_err(|error| wrong(&format!("cannot be captured: {error}")))?;
+        }
+        Ok(table)
+    }
+
+    fn describe(
+        connection: &Connection,
+        name: String,
+        without_rowid: bool,
+        strict: bool,
+    ) -> rusqlite::Result<Self> {
+        let mut columns = Vec::new();
+        let mut key = Vec::new();
+        let mut statement =
+            connection.prepare("SELECT name, type, pk FROM pragma_table_xinfo(?1, 'main') ORDER BY cid")?;
+        let mut rows = statement.query([&name])?;
+        while let Some(row) = rows.next()? {
+            let (column, declared, place): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if place > 0 {
+                key.push((place, columns.len()));
+            }
+            let affinity = affinity(&declared, strict);
+            let loose = matches!(affinity, Affinity::Blob | Affinity::Numeric | Affinity::Integer);
+            let mixes_numbers = loose && (!strict || declared.eq_ignore_ascii_case("ANY"));
+            columns.push(Column { name: column, affinity, mixes_numbers });
+        }
+        key.sort_unstable();
+        let key: Vec<usize> = key.into_iter().map(|(_, at)| at).collect();
+
+        let mut uniques = Vec::new();
+        let mut unseen_uniques = Vec::new();
+        let mut has_key_index = false;
+        let mut indexes = connection.prepare(
+            "SELECT name, origin FROM pragma_index_list(?1, 'main') WHERE \"unique\" ORDER BY name",
+        )?;
+        let indexes: Vec<(String, String)> =
+            indexes.query_map([&name], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+        for (index, origin) in indexes {
+            has_key_index |= origin == "pk";
+            let mut statement = connection
+                .prepare("SELECT name, coll FROM pragma_index_xinfo(?1, 'main') WHERE key ORDER BY seqno")?;
+            let parts: Vec<(Option<String>, Option<String>)> = statement
+                .query_map([&index], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<_, _>>()?;
+            let unique: Option<Unique> = parts
+                .into_iter()
+                .map(|(column, collation)| Some((column?, collation.unwrap_or_else(|| "BINARY".into()))))
+                .collect();
+            match unique {
+                Some(unique) if uniques.contains(&unique) => {}
+                Some(unique) => uniques.push(unique),
+                None => unseen_uniques.push(index),
+            }
+        }
+        if !has_key_index {
+            uniques.insert(0, key.iter().map(|at| (columns[*at].name.clone(), "BINARY".into())).collect());
+        }
+        // Without an index of its own the key is the rowid, which holds integers only.
+        if let ([at], false, false) = (&*key, has_key_index, without_rowid) {
+            columns[*at].mixes_numbers = false;
+        }
+        Ok(Self { name, columns, key, uniques, unseen_uniques })
+    }
+
+    pub(super) fn key_columns(&self) -> impl Iterator<Item = &Column> {
+        self.key.iter().map(|at| &self.columns[*at])
+    }
+
+    pub(super) fn column_names(&self) -> Vec<&str> {
+        self.columns.iter().map(|column| column.name.as_str()).collect()
+    }
+}
+
+/// The affinity of a declared type, by the rules of SQLite's "Datatypes In SQLite", section 3.1.
+fn affinity(declared: &str, strict: bool) -> Affinity {
+    let declared = declared.to_ascii_uppercase();
+    let has = |part: &str| declared.contains(part);
+    if strict && declared == "ANY" {
+        Affinity::Blob
+    } else if has("INT") {
+        Affinity::Integer
+    } else if has("CHAR") || has("CLOB") || has("TEXT") {
+        Affinity::Text
+    } else if declared.is_empty() || has("BLOB") {
+        Affinity::Blob
+    } else if has("REAL") || has("FLOA") || has("DOUB") {
+        Affinity::Real
+    } else {
+        Affinity::Numeric
+    }
+}
+
+impl Affinity {
+    /// A value as a column of this affinity would hold it, so that a reference names the key it refers to also where
+    /// the two columns are declared differently. Floats are left alone where a text is wanted: only SQLite itself
+    /// writes them as it does.
+    pub(super) fn apply(self, value: Value) -> Value {
+        match (self, value) {
+            (Self::Text, Value::Int(value)) => Value::from(value.to_string()),
+            (Self::Real, Value::Int(value)) => Value::Float(value as f64),
+            (Self::Integer | Self::Numeric, Value::Float(value)) => number(value),
+            (Self::Integer | Self::Numeric | Self::Real, Value::Text(text)) => {
+                let digits = text.trim_matches(|c: char| c.is_ascii_whitespace());
+                let looks_numeric = digits.ends_with(|c: char| c.is_ascii_digit() || c == '.')
+                    && digits.chars().all(|c| c.is_ascii_digit() || "+-.eE".contains(c));
+                match (digits.parse::<i64>(), digits.parse::<f64>()) {
+                    (Ok(value), _) => self.apply(Value::Int(value)),
+                    (_, Ok(value)) if looks_numeric && self == Self::Real => Value::Float(value),
+                    (_, Ok(value)) if looks_numeric => number(value),
+                    _ => Value::Text(text),
+                }
+            }
+            (_, value) => value,
+        }
+    }
+}
+
+/// A number as a column of integer affinity holds it: an integer where nothing is lost by it.
+fn number(value: f64) -> Value {
+    let whole = value as i64;
+    // The bounds of an i64 are themselves out of reach: SQLite keeps such a float a float.
+    match whole as f64 == value && whole != i64::MIN && whole != i64::MAX {
+        true => Value::Int(whole),
+        false => Value::Float(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn affinities_are_those_of_the_manual() {
+        for (declared, expected) in [
+            ("INT", Affinity::Integer),
+            ("CHARINT", Affinity::Integer),
+            ("VARCHAR(9)", Affinity::Text),
+            ("", Affinity::Blob),
+            ("DOUBLE", Affinity::Real),
+            ("DECIMAL(1,2)", Affinity::Numeric),
+            ("ANY", Affinity::Numeric),
+        ] {
+            assert_eq!(affinity(declared, false), expected, "{declared}");
+        }
+        assert_eq!(affinity("ANY", true), Affinity::Blob);
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<i64>().prop_map(Value::from),
+            (-1e19..1e19).prop_map(|value: f64| Value::from(value.round() + 0.0)),
+            any::<i32>().prop_map(|value| Value::from(f64::from(value) / 4.0)),
+            "[ ]?[-+]?[0-9]{0,20}(\\.[0-9]{0,3})?(e[-+]?[0-9]{1,2})?[ ]?".prop_map(Value::from),
+            "[a-z0-9 .]{0,4}".prop_map(Value::from),
+            any::<i64>().prop_map(|value| Value::from(value.to_string())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_is_converted_as_sqlite_converts_it(given in any_value()) {
+            let connection = Connection::open_in_memory().unwrap();
+            connection.execute_batch("CREATE TABLE t(i INTEGER, n NUMERIC, r REAL, b BLOB)").unwrap();
+            let bound = || super::super::database::Bound(&given);
+            connection.execute("INSERT INTO t VALUES (?1, ?2, ?3, ?4)", [bound(), bound(), bound(), bound()]).unwrap();
+            let affinities = [Affinity::Integer, Affinity::Numeric, Affinity::Real, Affinity::Blob];
+            for (at, affinity) in affinities.into_iter().enumerate() {
+                let stored = connection
+                    .query_row("SELECT * FROM t", [], |row| Ok(super::super::database::value(row.get_ref(at)?)))
+                    .unwrap();
+                prop_assert_eq!(affinity.apply(given.clone()), stored, "{:?} of {:?}", affinity, given);
+            }
+        }
+    }
+}
