@@ -136,14 +136,16 @@ impl<B> Pipeline<B> {
         self.end_unit_if_settled(number);
     }
 
-    /// Documents of a unit whose build failed for the moment are built again, as a unit of their own.
+    /// Documents of a unit whose build failed for the moment are built again, as a unit of their own. Where those are all
+    /// of them, its changes are counted there.
     fn build_again(&mut self, call: Call, number: u64, slots: Vec<Slot>, fault: Fault) {
         let unit = unit_mut(&mut self.flights, number);
         unit.unsettled -= slots.len();
         let lane = unit.lane;
+        let changes = if unit.unsettled == 0 { core::mem::take(&mut unit.changes) } else { 0 };
         let ids = slots.iter().map(|slot| self.dirty.id(*slot).clone()).collect();
         let visibility = self.dirty.flying_visibility(&slots);
-        let again = self.flights.start(lane, slots, ids, visibility, 0);
+        let again = self.flights.start(lane, slots, ids, visibility, changes);
         self.retry_or_halt(Call { purpose: Purpose::Build(again), ..call }, fault);
     }
 
@@ -409,6 +411,9 @@ impl<B> Pipeline<B> {
             return;
         }
         let Some(unit) = self.flights.remove(number) else { return };
+        if unit.changes == 0 && unit.written.is_empty() {
+            return;
+        }
         let by_index: BTreeMap<_, _> = unit
             .written
             .iter()
