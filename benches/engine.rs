@@ -5,6 +5,8 @@
 //! nothing, but they must answer: a change's document id, and a body for it, are theirs.
 
 #![allow(missing_docs, reason = "a benchmark has no readers of its documentation")]
+#![allow(clippy::print_stdout, reason = "its figures are what it is for")]
+#![allow(clippy::disallowed_types, reason = "the floor is what anyone would write; its order never shows")]
 
 use std::collections::HashSet;
 use std::hint::black_box;
@@ -52,7 +54,6 @@ fn source(changes: u64) -> impl Iterator<Item = Captured> + Send {
 }
 
 /// The floor: a vector of changes, and a hash set of documents, for each unit.
-#[allow(clippy::disallowed_types, reason = "the floor is what anyone would write; its order never shows")]
 fn floor(changes: u64) -> usize {
     let index = index();
     let mut unit: Vec<Change> = Vec::with_capacity(UNIT);
@@ -71,9 +72,8 @@ fn floor(changes: u64) -> usize {
 }
 
 fn config() -> Config {
-    let mut config = Config::default();
-    config.batch = BatchPolicy { max_changes: UNIT, max_delay: Duration::ZERO, ..BatchPolicy::default() };
-    config
+    let batch = BatchPolicy { max_changes: UNIT, max_delay: Duration::ZERO, ..BatchPolicy::default() };
+    Config { batch, ..Config::default() }
 }
 
 /// The pipeline, each command answered at once.
@@ -224,7 +224,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-#[allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+#[allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 fn seconds(work: impl FnOnce() -> u64) -> f64 {
     let start = std::time::Instant::now();
     black_box(work());

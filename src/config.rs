@@ -186,7 +186,7 @@ pub struct Config {
     pub quarantine: bool,
     /// Start no scan and write no marker, whatever the sink reports.
     pub skip_backfill: bool,
-    /// How often the cursor of a backfill is saved.
+    /// How often the cursor of a backfill is saved. Not zero.
     pub cursor_interval: Duration,
     /// How long a run that must end waits for the flushes and acknowledgements that are under way.
     pub grace: Duration,
@@ -212,8 +212,8 @@ impl Default for Config {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// With this at zero nothing could ever happen.
-    #[error("`{field}` is 0; it must be at least 1")]
+    /// With this at zero nothing could ever happen, or nothing else.
+    #[error("`{field}` is 0; it must be greater")]
     Zero {
         /// The field, with the struct it stands in.
         field: &'static str,
@@ -248,7 +248,7 @@ const COUNT_MAX: usize = 1 << 30;
 impl Config {
     /// Checks every limit against the others. Errors: the first [`ConfigError`] found.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let Self { batch, limits, retry, alarms, .. } = self;
+        let Self { batch, limits, retry, alarms, cursor_interval, .. } = self;
         for (field, value) in [
             ("batch.max_changes", batch.max_changes),
             ("batch.max_documents", batch.max_documents),
@@ -273,6 +273,7 @@ impl Config {
         }
         for (field, value) in [
             ("retry.attempt_timeout", retry.attempt_timeout),
+            ("cursor_interval", *cursor_interval),
             ("alarms.lag_interval", alarms.lag_interval),
             ("alarms.unacknowledged_age", alarms.unacknowledged_age),
         ] {
@@ -315,10 +316,9 @@ mod tests {
         assert_eq!(message, "`limits.builds` (2) is greater than `limits.units` (1)");
         config = Config::default();
         config.batch.max_changes = 0;
-        assert_eq!(
-            config.check().unwrap_err().to_string(),
-            "`batch.max_changes` is 0; it must be at least 1"
-        );
+        assert_eq!(config.check().unwrap_err().to_string(), "`batch.max_changes` is 0; it must be greater");
+        config = Config { cursor_interval: Duration::ZERO, ..Config::default() };
+        assert_eq!(config.check().unwrap_err().to_string(), "`cursor_interval` is 0; it must be greater");
         config = Config::default();
         config.retry.delay_min = Duration::from_secs(60);
         let message = config.check().unwrap_err().to_string();

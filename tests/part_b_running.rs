@@ -264,7 +264,7 @@ async fn b15_a_configuration_that_contradicts_itself() {
         assert_eq!(world.log.all(), heard, "nothing is started, and the observer hears why");
         error.to_string()
     };
-    let zero = |field: &str| format!("`{field}` is 0; it must be at least 1");
+    let zero = |field: &str| format!("`{field}` is 0; it must be greater");
     assert_eq!(run(|(batch, ..)| batch.max_changes = 0).await, zero("batch.max_changes"));
     assert_eq!(run(|(batch, ..)| batch.max_documents = 0).await, zero("batch.max_documents"));
     assert_eq!(run(|(batch, ..)| batch.max_bytes = 0).await, zero("batch.max_bytes"));

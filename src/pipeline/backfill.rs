@@ -47,8 +47,8 @@ impl<B> Pipeline<B> {
         }
     }
 
-    fn numbers(&self) -> impl Iterator<Item = u16> + use<B> {
-        (0..self.seeding.indexes.len()).map(|at| at as u16)
+    fn numbers(&self) -> impl Iterator<Item = u32> + use<B> {
+        (0..self.seeding.indexes.len()).map(|at| at as u32)
     }
 
     /// Tells which indexes will be seeded, once that is known of all, and that none is left.
@@ -83,18 +83,18 @@ impl<B> Pipeline<B> {
     }
 
     /// Builds of an index may start, where its stage allows it.
-    fn open_gate(&mut self, number: u16) {
+    fn open_gate(&mut self, number: u32) {
         if self.seeding.gate(number) {
             self.dirty.open_gate(number);
         }
     }
 
-    pub(super) fn on_cleared(&mut self, number: u16) {
+    pub(super) fn on_cleared(&mut self, number: u32) {
         self.seeding.get_mut(number).stage = Stage::Starting;
         self.make(Purpose::SaveCursor(number), 1);
     }
 
-    pub(super) fn on_cursor_saved(&mut self, number: u16) {
+    pub(super) fn on_cursor_saved(&mut self, number: u32) {
         let index = self.seeding.get_mut(number);
         if index.stage == Stage::Starting {
             index.stage = Stage::Ready(None);
@@ -217,7 +217,7 @@ impl<B> Pipeline<B> {
         }
     }
 
-    pub(super) fn on_marked(&mut self, number: u16) {
+    pub(super) fn on_marked(&mut self, number: u32) {
         let index = self.seeding.get_mut(number);
         index.stage = Stage::Seeded;
         let name = index.name.clone();

@@ -33,11 +33,11 @@ pub(super) enum Purpose {
     Quarantine(PartId),
     Release(PartId),
     Ack,
-    ReadSeed(u16),
-    Clear(u16),
-    SaveCursor(u16),
+    ReadSeed(u32),
+    Clear(u32),
+    SaveCursor(u32),
     Scan,
-    MarkSeeded(u16),
+    MarkSeeded(u32),
     ReadLag,
 }
 
@@ -81,7 +81,7 @@ impl Purpose {
     }
 
     /// The index whose seeded state it concerns.
-    pub(super) fn seeding(self) -> Option<u16> {
+    pub(super) fn seeding(self) -> Option<u32> {
         match self {
             Self::ReadSeed(index)
             | Self::Clear(index)

@@ -186,10 +186,10 @@ impl<B: fmt::Debug> Pipeline<B> {
             Purpose::Quarantine(id) => (part(id).0, part(id).1 + 1000),
             Purpose::Release(id) => (part(id).0, part(id).1 + 2000),
             Purpose::Ensure(at) => (None, at),
-            Purpose::ReadSeed(index) => (Some(0), usize::from(index)),
-            Purpose::Clear(index) => (Some(1), usize::from(index)),
-            Purpose::SaveCursor(index) => (Some(2), usize::from(index)),
-            Purpose::MarkSeeded(index) => (Some(3), usize::from(index)),
+            Purpose::ReadSeed(index) => (Some(0), index as usize),
+            Purpose::Clear(index) => (Some(1), index as usize),
+            Purpose::SaveCursor(index) => (Some(2), index as usize),
+            Purpose::MarkSeeded(index) => (Some(3), index as usize),
             Purpose::Begin
             | Purpose::Describe
             | Purpose::LoadQuarantine

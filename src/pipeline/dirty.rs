@@ -70,7 +70,7 @@ enum Place {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Entry {
     id: DocumentId,
-    index: u16,
+    index: u32,
     hash: u64,
     waiting: Option<(Debt, Place)>,
     flying: Option<Debt>,
@@ -179,7 +179,7 @@ impl Dirty {
     /// Owes a document a build. `gate` tells whether builds of its index may start.
     pub(super) fn dirty(
         &mut self,
-        index: u16,
+        index: u32,
         id: &DocumentId,
         cause: Cause,
         visibility: Option<Visibility>,
@@ -238,7 +238,7 @@ impl Dirty {
     }
 
     /// Puts a document that waits into the open unit, or aside where builds of its index may not start.
-    fn join(&mut self, slot: Slot, lane: Lane, debt: &Debt, index: u16, gate: bool) -> Place {
+    fn join(&mut self, slot: Slot, lane: Lane, debt: &Debt, index: u32, gate: bool) -> Place {
         if !gate {
             set_aside(&mut self.held, index, slot);
             return Place::Held;
@@ -300,7 +300,7 @@ impl Dirty {
 
     /// Cuts the next unit of a lane: its documents are in flight from here on. Those whose index is shut are set aside.
     /// Nothing where no document is left of it.
-    pub(super) fn cut(&mut self, lane: Lane, gates: impl Fn(u16) -> bool) -> Option<Cut> {
+    pub(super) fn cut(&mut self, lane: Lane, gates: impl Fn(u32) -> bool) -> Option<Cut> {
         if self.queue(lane).closed.is_empty() {
             self.close(lane);
         }
@@ -329,8 +329,8 @@ impl Dirty {
     }
 
     /// Builds of an index may start: what was set aside for it joins the open units.
-    pub(super) fn open_gate(&mut self, index: u16) {
-        let Some(held) = self.held.get_mut(usize::from(index)) else { return };
+    pub(super) fn open_gate(&mut self, index: u32) {
+        let Some(held) = self.held.get_mut(index as usize) else { return };
         for slot in core::mem::take(held) {
             let Some(Some(Entry { waiting: Some((debt, Place::Held)), .. })) =
                 self.entries.get(slot.0 as usize)
@@ -372,7 +372,7 @@ impl Dirty {
     /// Flights that are to be built once more, as a unit of their own that goes before all others of its lane. What
     /// waited for such a document meanwhile is merged: what is no longer held of it is returned with its index, to be
     /// settled.
-    pub(super) fn put_back(&mut self, slots: &[Slot]) -> Vec<(u16, Owed)> {
+    pub(super) fn put_back(&mut self, slots: &[Slot]) -> Vec<(u32, Owed)> {
         let number = self.next_unit;
         self.next_unit += 1;
         let mut unit =
@@ -424,7 +424,7 @@ impl Dirty {
         &self.get(slot).expect("a slot is valid while its document is in flight").id
     }
 
-    pub(super) fn index_of(&self, slot: Slot) -> u16 {
+    pub(super) fn index_of(&self, slot: Slot) -> u32 {
         self.get(slot).expect("a slot is valid while its document is in flight").index
     }
 
@@ -505,7 +505,7 @@ impl Dirty {
         self.live_documents = self.entries.iter().flatten().filter(|entry| entry.is_live()).count();
     }
 
-    fn find_or_insert(&mut self, index: u16, id: &DocumentId) -> Slot {
+    fn find_or_insert(&mut self, index: u32, id: &DocumentId) -> Slot {
         let hash = FxBuildHasher.hash_one((index, &id.key));
         let entries = &self.entries;
         let same = |at: &u32| {
@@ -556,7 +556,7 @@ impl Dirty {
 pub(super) struct Seen<'a> {
     pub(super) slot: Slot,
     pub(super) id: &'a DocumentId,
-    pub(super) index: u16,
+    pub(super) index: u32,
     pub(super) live: bool,
     pub(super) waiting: Option<SeenWaiting>,
     pub(super) flying: Option<Owed>,
@@ -571,8 +571,8 @@ pub(super) struct SeenWaiting {
     pub(super) deferred: bool,
 }
 
-fn set_aside(held: &mut Vec<Vec<Slot>>, index: u16, slot: Slot) {
-    let index = usize::from(index);
+fn set_aside(held: &mut Vec<Vec<Slot>>, index: u32, slot: Slot) {
+    let index = index as usize;
     if held.len() <= index {
         held.resize(index + 1, Vec::new());
     }

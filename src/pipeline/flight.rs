@@ -38,7 +38,7 @@ pub(super) struct Unit<B> {
     /// Documents of it that are in flight.
     pub(super) unsettled: usize,
     /// How many were written, by index.
-    pub(super) written: BTreeMap<u16, usize>,
+    pub(super) written: BTreeMap<u32, usize>,
     pub(super) flush_began: Option<Instant>,
     pub(super) flush_ended: Option<Instant>,
 }

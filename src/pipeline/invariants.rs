@@ -40,7 +40,7 @@ impl<B> Pipeline<B> {
 
     fn check_ledgers(&self) {
         let mut changes: BTreeMap<Handle, u32> = BTreeMap::new();
-        let mut rows: BTreeMap<(u16, Handle), u32> = BTreeMap::new();
+        let mut rows: BTreeMap<(u32, Handle), u32> = BTreeMap::new();
         for (handle, _) in self.resolve.iter() {
             *changes.entry(handle).or_default() += 1;
         }
@@ -60,7 +60,7 @@ impl<B> Pipeline<B> {
         assert_eq!(ledger, changes, "I1: a change is held by those who point to it");
         let mut ledger = BTreeMap::new();
         for (at, index) in self.seeding.indexes.iter().enumerate() {
-            ledger.extend(index.rows.iter().map(|(handle, _, _, holders, _)| ((at as u16, handle), holders)));
+            ledger.extend(index.rows.iter().map(|(handle, _, _, holders, _)| ((at as u32, handle), holders)));
         }
         assert_eq!(ledger, rows, "I1: a row is held by those who point to it");
     }
@@ -185,12 +185,12 @@ impl<B> Pipeline<B> {
     }
 
     fn check_gates(&self) {
-        let mut flying: BTreeMap<u16, usize> = BTreeMap::new();
+        let mut flying: BTreeMap<u32, usize> = BTreeMap::new();
         for document in self.dirty.iter().filter(|document| document.flying.is_some()) {
             *flying.entry(document.index).or_default() += 1;
         }
         for (at, index) in self.seeding.indexes.iter().enumerate() {
-            let counted = flying.get(&(at as u16)).copied().unwrap_or_default();
+            let counted = flying.get(&(at as u32)).copied().unwrap_or_default();
             assert_eq!(index.flying, counted, "I7: flights of index {} are counted", index.name);
             if !index.gate() && index.stage != Stage::Settling {
                 assert_eq!(index.flying, 0, "I7: index {} is being cleared", index.name);

@@ -85,7 +85,7 @@ pub(super) struct Scan {
     pub(super) table: SnapshotTable,
     /// The last row that was read.
     pub(super) after: Option<Key>,
-    pub(super) members: Vec<u16>,
+    pub(super) members: Vec<u32>,
     /// How often opening it has failed since the last row.
     pub(super) attempt: u32,
 }
@@ -104,15 +104,15 @@ pub(super) struct Seeding {
 impl Seeding {
     /// Learns an index by its scope.
     pub(super) fn add_scope(&mut self, scope: IndexScope, skip: bool) {
-        let at = usize::from(self.index(&scope.index));
-        let index = &mut self.indexes[at];
+        let number = self.index(&scope.index);
+        let index = self.get_mut(number);
         index.root = Some(scope.root);
         index.definition = scope.definition;
         index.stage = if skip { Stage::Open } else { Stage::Settling };
     }
 
     /// The number of an index; a new one where the name is new.
-    pub(super) fn index(&mut self, name: &IndexName) -> u16 {
+    pub(super) fn index(&mut self, name: &IndexName) -> u32 {
         let at = self.indexes.iter().position(|index| index.name == *name).unwrap_or_else(|| {
             self.indexes.push(Index {
                 name: name.clone(),
@@ -127,23 +127,23 @@ impl Seeding {
             });
             self.indexes.len() - 1
         });
-        u16::try_from(at).unwrap_or(u16::MAX)
+        u32::try_from(at).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn get(&self, index: u16) -> &Index {
-        &self.indexes[usize::from(index)]
+    pub(super) fn get(&self, index: u32) -> &Index {
+        &self.indexes[index as usize]
     }
 
-    pub(super) fn get_mut(&mut self, index: u16) -> &mut Index {
-        &mut self.indexes[usize::from(index)]
+    pub(super) fn get_mut(&mut self, index: u32) -> &mut Index {
+        &mut self.indexes[index as usize]
     }
 
-    pub(super) fn gate(&self, index: u16) -> bool {
+    pub(super) fn gate(&self, index: u32) -> bool {
         self.get(index).gate()
     }
 
     /// What markers and cursors of an index hold for.
-    pub(super) fn seed(&self, index: u16) -> Option<Seed> {
+    pub(super) fn seed(&self, index: u32) -> Option<Seed> {
         Some(Seed { stream: self.stream.clone()?, definition: self.get(index).definition.clone() })
     }
 
@@ -165,7 +165,7 @@ impl Seeding {
     }
 
     /// The sink told how far an index is.
-    pub(super) fn on_read(&mut self, index: u16, state: SeedState) {
+    pub(super) fn on_read(&mut self, index: u32, state: SeedState) {
         self.get_mut(index).stage = match state {
             SeedState::Unseeded => Stage::Unseeded,
             SeedState::Seeding(after) => Stage::Ready(after),
@@ -206,12 +206,12 @@ impl Seeding {
                 });
                 index.skip_to = after;
                 index.stage = Stage::Scanning;
-                members.push(at as u16);
+                members.push(at as u32);
             }
         }
         let after = least.flatten();
         for member in &members {
-            let skip_to = &mut self.indexes[usize::from(*member)].skip_to;
+            let skip_to = &mut self.indexes[*member as usize].skip_to;
             if *skip_to == after {
                 *skip_to = None;
             }

@@ -397,7 +397,7 @@ impl<B> Pipeline<B> {
     }
 
     /// A document holds on to these no longer.
-    fn release(&mut self, index: u16, owed: Owed) {
+    fn release(&mut self, index: u32, owed: Owed) {
         if let Some(change) = owed.live {
             self.ack.changes.settle(change);
         }

@@ -125,6 +125,11 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Durably removes every document of an index, and its marker and cursor, before it is seeded. Default: nothing, for
     /// a sink that starts empty.
+    ///
+    /// No document of the index is in flight while this runs, but what was given up by its time limit may still land: a
+    /// write that was sent before, or this very call, once a repetition of it was answered and new documents are written.
+    /// Where calls can outlive their sender, clear by starting a new physical index that later calls name: what lands
+    /// late then reaches the old one.
     fn clear(&self, index: &IndexName) -> impl Future<Output = Result<(), Fault>> + Send {
         let _ = index;
         async { Ok(()) }
