@@ -2,36 +2,17 @@
 //! no document goes back, and once the faults are over the sink says what the tables say.
 
 mod fakes;
+mod random;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fakes::{Act, Shape, Step, World, id};
+use random::Random;
 use syncline::ports::Guarantees;
 use syncline::{
     Alarms, BatchPolicy, Engine, EngineError, FailurePolicy, Fault, Limits, Report, RetryPolicy, Version,
 };
-
-/// SplitMix64: a seed decides everything.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
-}
 
 const CALLS: [&str; 16] = [
     "begin",
@@ -84,7 +65,7 @@ fn act(random: &mut Random) -> Act {
         0 => Act::Fail(busy),
         1 => Act::FailAfter(busy),
         2 => Act::Hang,
-        3 if random.one_in(3) => Act::Fail(Fault::fatal("broken")),
+        3 if random.below(3) == 0 => Act::Fail(Fault::fatal("broken")),
         _ => Act::Late(Duration::from_millis(random.below(300))),
     }
 }
@@ -177,7 +158,7 @@ async fn one(seed: u64) {
                 }
                 5..7 => script(&world, &mut random),
                 7 => refuse(&world, &mut random),
-                8 if random.one_in(4) => {
+                8 if random.below(4) == 0 => {
                     streams += 1;
                     world.source.recreate(&format!("stream {streams}"));
                     world.source.break_off(Fault::transient("the slot is gone"));

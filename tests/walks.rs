@@ -9,10 +9,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "all of it is a test")]
 
+mod random;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use random::Random;
 use syncline::document::Writes;
 use syncline::pipeline::{Command, Event, Notice, Pipeline, Then};
 use syncline::ports::{FailedDocument, IndexScope, Resolved};
@@ -24,27 +27,6 @@ use syncline::{
 };
 
 type Body = u64;
-
-/// SplitMix64: a seed decides everything.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 /// What a document is at one time: its row's value, or nothing. Times only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,11 @@
 //! safe, all within a grace period. A drain stops the intake, works off what is owed until its deadline, saves the
 //! cursors of the backfill, and then does the same.
 
-use crate::error::EngineError;
+use alloc::string::String;
+
+use crate::error::{EngineError, Fault, Stage};
 use crate::pipeline::calls::Purpose;
-use crate::pipeline::seeding::Stage;
-use crate::pipeline::{Command, Phase, Pipeline, Report};
+use crate::pipeline::{Command, Phase, Pipeline, Report, seeding};
 use crate::time::Instant;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -91,6 +92,14 @@ impl<B> Pipeline<B> {
         }
     }
 
+    pub(super) fn halt_contract(&mut self, stage: Stage, what: String) {
+        self.halt(Some(EngineError::Contract { stage, what }));
+    }
+
+    pub(super) fn halt_failed(&mut self, stage: Stage, attempts: u32, fault: Fault) {
+        self.halt(Some(EngineError::Failed { stage, attempts, fault }));
+    }
+
     /// Ends a halt once nothing is under way that could still be acknowledged.
     pub(super) fn finish_if_halted(&mut self) {
         if self.calls.under_way(|_| true) == 0 {
@@ -106,7 +115,8 @@ impl<B> Pipeline<B> {
         }
         let worked_off = self.resolve.is_empty() && self.dirty.documents() == 0 && self.flights.is_empty();
         let seeded = self.seeding.is_seeded() && self.seeding.completed;
-        let saved = self.seeding.indexes.iter().all(|index| !index.saving && index.stage != Stage::Marking);
+        let saved =
+            self.seeding.indexes.iter().all(|index| !index.saving && index.stage != seeding::Stage::Marking);
         let told = !self.calls.is_pending(Purpose::CaughtUp);
         if worked_off && self.ack.is_settled() && told && (seeded || (draining && saved)) {
             self.finish();

@@ -4,15 +4,14 @@
 //! loaded; the capture opened. Only then is anything read from a table, so that no change can fall between a snapshot and
 //! the stream.
 
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::change::{Captured, Position};
 use crate::document::{DocumentId, Epoch};
-use crate::error::{EngineError, Fault, FaultKind, Stage};
+use crate::error::{Fault, Stage};
 use crate::name::StreamId;
-use crate::pipeline::calls::{Again, Call, Purpose};
+use crate::pipeline::calls::{Call, Purpose};
 use crate::pipeline::dirty::Cause;
 use crate::pipeline::{Notice, Pipeline, Then};
 use crate::ports::{IndexMapping, IndexScope, Lane, Resolved};
@@ -271,32 +270,5 @@ impl<B> Pipeline<B> {
             self.capture.has_ended() || self.ending.is_ending() || self.capacity(Lane::Live) == 0;
         (nothing_more && self.resolve.is_empty())
             || (self.is_gated() && self.resolve.under_way() == 0 && self.resolve.has_waiting())
-    }
-
-    pub(super) fn halt_contract(&mut self, stage: Stage, what: String) {
-        self.halt(Some(EngineError::Contract { stage, what }));
-    }
-
-    pub(super) fn halt_failed(&mut self, stage: Stage, attempts: u32, fault: Fault) {
-        self.halt(Some(EngineError::Failed { stage, attempts, fault }));
-    }
-
-    /// Decides about one failure of a call that will not be retried as it is.
-    pub(super) fn retry_or_halt(&mut self, call: Call, fault: Fault) -> bool {
-        let stage = call.purpose.stage();
-        let again = match fault.kind() {
-            FaultKind::Transient => self.calls.failed(call, &fault, self.now),
-            FaultKind::Content | FaultKind::Fatal => Again::Never,
-        };
-        match again {
-            Again::After(delay) => {
-                self.notify(Notice::Retried { stage, attempt: call.attempt, delay, fault });
-                true
-            }
-            Again::Never => {
-                self.halt_failed(stage, call.attempt, fault);
-                false
-            }
-        }
     }
 }

@@ -146,7 +146,7 @@ impl<B> Pipeline<B> {
         let ids = slots.iter().map(|slot| self.dirty.id(*slot).clone()).collect();
         let visibility = self.dirty.flying_visibility(&slots);
         let again = self.flights.start(lane, slots, ids, visibility, changes);
-        self.retry_or_halt(Call { purpose: Purpose::Build(again), ..call }, fault);
+        self.on_fault(Call { purpose: Purpose::Build(again), ..call }, fault);
     }
 
     /// A whole build was refused for its content: its halves are built for themselves, until the document at fault
@@ -269,7 +269,7 @@ impl<B> Pipeline<B> {
         }
         let fault = Fault::transient(alloc::format!("the sink throttled {} document(s)", throttled.len()));
         if let Some(part) = self.flights.add(unit, Part::Flush(throttled), call.attempt + 1) {
-            self.retry_or_halt(Call { purpose: Purpose::Flush(part), ..call }, fault);
+            self.on_fault(Call { purpose: Purpose::Flush(part), ..call }, fault);
         }
     }
 

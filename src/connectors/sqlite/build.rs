@@ -6,31 +6,16 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params_from_iter};
 
 use super::database::{Bound, Database, key_value};
-use super::documents::Index;
 use super::error::SqliteError;
+use super::index::{Index, keys_table};
 use crate::document::{Document, DocumentId};
 use crate::error::Fault;
 use crate::ports::{Built, FailedDocument};
 use crate::row::Key;
 use crate::value::Value;
 
-/// How many columns the table of keys has.
-pub(super) const MAX_KEY_COLUMNS: usize = 16;
-
 /// What stands for one key: a body, or why there is none.
 type Bodies = BTreeMap<Key, Result<String, String>>;
-
-/// The temporary table that the embedder's SQL finds its keys in. Its columns have no type, so that a key stands there
-/// as it is, and the comparison with the root's own column gives it that column's affinity.
-pub(super) fn keys_table(database: &Database, connection: &Connection) -> Result<(), SqliteError> {
-    let columns: Vec<String> = (1..=MAX_KEY_COLUMNS).map(|at| format!("k{at}")).collect();
-    connection
-        .execute_batch(&format!(
-            "PRAGMA temp_store = MEMORY; CREATE TEMP TABLE IF NOT EXISTS syncline_keys({})",
-            columns.join(", ")
-        ))
-        .map_err(database.failed("creating the table of keys"))
-}
 
 /// Builds these documents of these indexes, all in one snapshot.
 pub(super) fn documents<'a>(

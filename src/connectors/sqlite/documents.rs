@@ -8,15 +8,16 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::build;
 use super::database::{Bound, Connections, Database, key_value};
-use super::definition::{IndexDefinition, Related};
+use super::definition::IndexDefinition;
 use super::error::SqliteError;
-use super::schema::{Affinity, Table};
+use super::index::{Index, Route};
+use super::schema::Table;
 use crate::change::{Change, Visibility};
 use crate::document::{Document, DocumentId};
 use crate::error::Fault;
-use crate::name::{ColumnName, IndexName, TableName};
+use crate::name::{ColumnName, TableName};
 use crate::ports::{Built, DocumentBuilder, IndexMapping, IndexScope, Resolved, SnapshotTable, TableNeeds};
-use crate::row::{Key, Row};
+use crate::row::Row;
 use crate::value::Value;
 
 /// Builds documents from an SQLite database by [`IndexDefinition`]s. A body is the text of a JSON object.
@@ -29,27 +30,6 @@ pub struct SqliteDocuments {
     indexes: Arc<[Index]>,
     /// Where the changes of a table lead to.
     routes: Arc<BTreeMap<TableName, Vec<Route>>>,
-}
-
-/// An index whose definition was checked against the database.
-#[derive(Debug)]
-pub(super) struct Index {
-    pub(super) name: IndexName,
-    pub(super) sql: String,
-    root: TableName,
-    pub(super) key: Vec<ColumnName>,
-    affinities: Vec<Affinity>,
-    fingerprint: String,
-    mapping: IndexMapping,
-}
-
-#[derive(Debug, Clone)]
-struct Route {
-    /// The index, by its place.
-    index: usize,
-    /// The columns that hold the root's key, or the parameters of the query.
-    columns: Vec<ColumnName>,
-    sql: Option<String>,
 }
 
 /// One execution of a route's query.
@@ -78,7 +58,7 @@ impl SqliteDocuments {
             let own = Route { index: at, columns: index.key.clone(), sql: None };
             routes.entry(index.root.clone()).or_default().push(own);
             for related in &definition.related {
-                let (table, route) = check_related(&database, &connection, &index, at, related)?;
+                let (table, route) = Route::check(&database, &connection, &index, at, related)?;
                 routes.entry(table).or_default().push(route);
             }
             indexes.push(index);
@@ -96,100 +76,6 @@ impl SqliteDocuments {
     /// Every table whose changes touch a document: what to give to [`SqliteCapture::new`](super::SqliteCapture::new).
     pub fn tables(&self) -> impl Iterator<Item = TableName> {
         self.routes.keys().cloned().collect::<Vec<_>>().into_iter()
-    }
-}
-
-impl Index {
-    fn check(
-        database: &Database,
-        connection: &Connection,
-        definition: &IndexDefinition,
-        root: &Table,
-    ) -> Result<Self, SqliteError> {
-        let name = &definition.index;
-        let columns: Result<Vec<_>, _> =
-            root.key_columns().map(|column| ColumnName::new(&column.name)).collect();
-        let key = columns.map_err(|error| database.definition(format!("index `{name}`: {error}")))?;
-        build::keys_table(database, connection)?;
-        if key.len() > build::MAX_KEY_COLUMNS {
-            let (most, root) = (build::MAX_KEY_COLUMNS, &definition.root);
-            return Err(database
-                .definition(format!("index `{name}`: the key of `{root}` has more than {most} columns")));
-        }
-        compiles(database, connection, &format!("index `{name}`"), &definition.sql, 0, key.len() + 1)?;
-        Ok(Self {
-            name: name.clone(),
-            sql: definition.sql.clone(),
-            root: TableName::new(&root.name).map_err(|error| database.definition(error.to_string()))?,
-            fingerprint: definition.fingerprint(&key),
-            key,
-            affinities: root.key_columns().map(|column| column.affinity).collect(),
-            mapping: IndexMapping::new(name.clone(), definition.fields.iter().cloned()),
-        })
-    }
-
-    /// The document of these values, as the key's columns hold them; none where one of them is NULL.
-    fn document(&self, values: impl IntoIterator<Item = Value>) -> Option<DocumentId> {
-        let values: Vec<Value> =
-            values.into_iter().zip(&self.affinities).map(|(value, affinity)| affinity.apply(value)).collect();
-        let complete = values.len() == self.key.len() && !values.contains(&Value::Null);
-        Some(DocumentId::new(self.name.clone(), Key::new(values).ok().filter(|_| complete)?))
-    }
-}
-
-fn check_related(
-    database: &Database,
-    connection: &Connection,
-    index: &Index,
-    at: usize,
-    related: &Related,
-) -> Result<(TableName, Route), SqliteError> {
-    let of = format!("index `{}`, related table `{}`", index.name, related.table);
-    let table = Table::read(database, connection, &related.table)?;
-    let mut columns = Vec::with_capacity(related.columns.len());
-    for wanted in &related.columns {
-        let found = table.column_names().into_iter().find(|name| name.eq_ignore_ascii_case(wanted.as_str()));
-        let Some(Ok(found)) = found.map(ColumnName::new) else {
-            let known = table.column_names().join("`, `");
-            return Err(database.definition(format!("{of}: it has no column `{wanted}`; it has `{known}`")));
-        };
-        columns.push(found);
-    }
-    match &related.sql {
-        Some(sql) => compiles(database, connection, &of, sql, columns.len(), index.key.len())?,
-        None if columns.len() != index.key.len() => {
-            let (given, wanted) = (columns.len(), index.key.len());
-            return Err(database.definition(format!(
-                "{of}: {given} column(s) were named, and the key of the root has {wanted}"
-            )));
-        }
-        None => {}
-    }
-    let name = TableName::new(&table.name).map_err(|error| database.definition(error.to_string()))?;
-    Ok((name, Route { index: at, columns, sql: related.sql.clone() }))
-}
-
-/// Whether some SQL is one query that takes and yields as much as it should.
-fn compiles(
-    database: &Database,
-    connection: &Connection,
-    of: &str,
-    sql: &str,
-    parameters: usize,
-    columns: usize,
-) -> Result<(), SqliteError> {
-    let statement = connection.prepare(sql).map_err(database.failed(format!("compiling the SQL of {of}")))?;
-    let wrong = |what: String| Err(database.definition(format!("the SQL of {of} {what}")));
-    if !statement.readonly() {
-        return wrong("must not write".into());
-    }
-    if statement.parameter_count() > parameters {
-        let given = statement.parameter_count();
-        return wrong(format!("has {given} parameter(s); {parameters} can be given"));
-    }
-    match statement.column_count() {
-        given if given == columns => Ok(()),
-        given => wrong(format!("yields {given} column(s) instead of {columns}")),
     }
 }
 

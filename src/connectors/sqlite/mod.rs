@@ -68,6 +68,7 @@ mod database;
 mod definition;
 mod documents;
 mod error;
+mod index;
 mod log;
 mod quarantine;
 mod schema;
