@@ -51,12 +51,14 @@ impl Ack {
         self.changes.mark(Checkpoint { position, captured, followed: None });
     }
 
-    /// The stream is another one: what was to be acknowledged belongs to the old one.
+    /// The stream is another one: what was to be acknowledged belongs to the old one, which nobody can be given again.
     pub(super) fn on_new_stream(&mut self) {
         self.changes.clear_marks();
         self.safe = None;
         self.sent = None;
         self.acknowledged = None;
+        self.acknowledged_changes = self.changes.pushed();
+        self.since = None;
     }
 
     /// Takes what became safe. After a reopening earlier positions may come again: what is acknowledged never goes back.
@@ -153,6 +155,17 @@ mod tests {
         ack.on_checkpoint(Position(20));
         ack.advance();
         assert_eq!((ack.send(), ack.acknowledged()), (None, Some(Position(30))));
+    }
+
+    #[test]
+    fn what_belonged_to_another_stream_is_not_waited_for() {
+        let mut ack = Ack::default();
+        let change = ack.on_change(Instant::from_millis(1));
+        ack.on_new_stream();
+        assert_eq!((ack.since(), ack.unacknowledged()), (None, 0));
+        let _next = ack.on_change(Instant::from_millis(2));
+        ack.changes.settle(change);
+        assert_eq!((ack.since(), ack.unacknowledged()), (Some(Instant::from_millis(2)), 1));
     }
 
     #[test]

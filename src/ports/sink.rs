@@ -128,8 +128,8 @@ pub trait Sink: Send + Sync + 'static {
     ///
     /// No document of the index is in flight while this runs, but what was given up by its time limit may still land: a
     /// write that was sent before, or this very call, once a repetition of it was answered and new documents are written.
-    /// Where calls can outlive their sender, clear by starting a new physical index that later calls name: what lands
-    /// late then reaches the old one.
+    /// Where calls can outlive their sender, clear by starting a new physical index that later calls name, so that what
+    /// lands late reaches the old one; against late writes alone, it is enough to keep the versions of what is removed.
     fn clear(&self, index: &IndexName) -> impl Future<Output = Result<(), Fault>> + Send {
         let _ = index;
         async { Ok(()) }
