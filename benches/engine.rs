@@ -19,9 +19,9 @@ use syncline::pipeline::{Command, Event, Pipeline, Then};
 use syncline::ports::{Opened, Resolved};
 use syncline::time::Instant;
 use syncline::{
-    BatchPolicy, Built, Captured, Change, ChangeCapture, Config, Document, DocumentBuilder, DocumentId,
-    Engine, Epoch, Fault, FlushReport, IndexName, Lane, Position, Sink, StreamId, TableName, Visibility,
-    Writes,
+    BatchPolicy, Built, Captured, Captures, Change, ChangeCapture, Config, Document, DocumentBuilder,
+    DocumentId, Engine, Epoch, Fault, FlushReport, IndexName, Lane, Position, Sink, StreamId, TableName,
+    Visibility, Writes,
 };
 
 #[global_allocator]
@@ -116,8 +116,13 @@ fn pipeline(changes: u64) -> u64 {
         }
         let room = pipeline.capacity(Lane::Live);
         if room > 0 && !ended {
-            let items: Vec<Captured> = source.by_ref().take(room).collect();
-            ended = items.len() < room;
+            let mut items = Captures::default();
+            while items.changes().len() < room && !ended {
+                match source.next() {
+                    Some(item) => items.push(item),
+                    None => ended = true,
+                }
+            }
             let then = if ended { Then::End } else { Then::More };
             events.push(Event::Captured { items, then });
         }

@@ -1,6 +1,10 @@
 //! What a capture yields: row changes, punctuated by checkpoints.
 
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::ops::Deref;
 
 use crate::name::TableName;
 use crate::row::{Key, Row};
@@ -144,5 +148,134 @@ impl From<Change> for Captured {
 impl From<Position> for Captured {
     fn from(position: Position) -> Self {
         Self::Checkpoint(position)
+    }
+}
+
+/// What a capture yielded in one go, in order. Changes are kept for themselves, so that none is moved again on its way to
+/// the resolve.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Captures {
+    changes: Vec<Change>,
+    /// Each with the number of changes before it.
+    checkpoints: Vec<(usize, Position)>,
+}
+
+impl Captures {
+    /// Takes the next item.
+    pub fn push(&mut self, item: Captured) {
+        match item {
+            Captured::Change(change) => self.changes.push(change),
+            Captured::Checkpoint(position) => self.checkpoints.push((self.changes.len(), position)),
+        }
+    }
+
+    /// The changes, in order.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// The checkpoints, in order, each with the number of changes before it.
+    #[must_use]
+    pub fn checkpoints(&self) -> &[(usize, Position)] {
+        &self.checkpoints
+    }
+
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.checkpoints.is_empty()
+    }
+
+    pub(crate) fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+}
+
+impl Extend<Captured> for Captures {
+    fn extend<I: IntoIterator<Item = Captured>>(&mut self, items: I) {
+        items.into_iter().for_each(|item| self.push(item));
+    }
+}
+
+impl FromIterator<Captured> for Captures {
+    fn from_iter<I: IntoIterator<Item = Captured>>(items: I) -> Self {
+        let mut captures = Self::default();
+        captures.extend(items);
+        captures
+    }
+}
+
+impl fmt::Debug for Captures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = f.debug_list();
+        let mut checkpoints = self.checkpoints.iter().peekable();
+        for (at, change) in self.changes.iter().enumerate() {
+            while let Some((_, position)) = checkpoints.next_if(|(before, _)| *before <= at) {
+                list.entry(position);
+            }
+            list.entry(change);
+        }
+        list.entries(checkpoints.map(|(_, position)| position)).finish()
+    }
+}
+
+/// Some changes of a capture, shared: cheap to clone and to cut.
+#[derive(Clone)]
+pub struct Changes {
+    all: Arc<Vec<Change>>,
+    from: usize,
+    to: usize,
+}
+
+impl Changes {
+    /// Cuts off the first `count`, or all where there are fewer.
+    pub(crate) fn split_front(&mut self, count: usize) -> Self {
+        let cut = self.from + count.min(self.len());
+        let front = Self { all: self.all.clone(), from: self.from, to: cut };
+        self.from = cut;
+        front
+    }
+
+    /// Takes these at the end. Nothing must have been cut off.
+    pub(crate) fn append(&mut self, changes: Vec<Change>) {
+        let all = Arc::make_mut(&mut self.all);
+        all.extend(changes);
+        self.to = all.len();
+    }
+}
+
+impl From<Vec<Change>> for Changes {
+    fn from(changes: Vec<Change>) -> Self {
+        let to = changes.len();
+        Self { all: Arc::new(changes), from: 0, to }
+    }
+}
+
+impl Deref for Changes {
+    type Target = [Change];
+
+    fn deref(&self) -> &[Change] {
+        &self.all[self.from..self.to]
+    }
+}
+
+impl PartialEq for Changes {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Changes {}
+
+impl Hash for Changes {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
     }
 }

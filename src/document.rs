@@ -208,7 +208,7 @@ pub struct Write<B> {
 /// stands in it twice.
 #[derive(Debug)]
 pub struct Writes<B> {
-    all: Arc<[Write<B>]>,
+    all: Arc<Vec<Write<B>>>,
     picked: Picked,
 }
 
@@ -221,8 +221,8 @@ enum Picked {
 impl<B> Writes<B> {
     /// All of these writes.
     #[must_use]
-    pub fn new(all: impl Into<Arc<[Write<B>]>>) -> Self {
-        let all = all.into();
+    pub fn new(all: Vec<Write<B>>) -> Self {
+        let all = Arc::new(all);
         let to = u32::try_from(all.len()).unwrap_or(u32::MAX);
         Self { all, picked: Picked::Range { from: 0, to } }
     }
@@ -298,7 +298,7 @@ impl<B: core::hash::Hash> core::hash::Hash for Writes<B> {
 
 impl<B> FromIterator<Write<B>> for Writes<B> {
     fn from_iter<I: IntoIterator<Item = Write<B>>>(writes: I) -> Self {
-        Self::new(writes.into_iter().collect::<Vec<_>>())
+        Self::new(writes.into_iter().collect())
     }
 }
 

@@ -18,7 +18,7 @@ pub mod value;
 
 pub mod connectors;
 
-pub use change::{Captured, Change, Operation, Position, Visibility};
+pub use change::{Captured, Captures, Change, Operation, Position, Visibility};
 pub use config::{Alarms, BatchPolicy, Config, FailurePolicies, FailurePolicy, Limits, RetryPolicy};
 pub use document::{Content, Document, DocumentId, Epoch, Version, Write, Writes};
 #[cfg(feature = "tokio")]

@@ -21,8 +21,8 @@ use syncline::pipeline::{Command, Event, Notice, Pipeline, Then};
 use syncline::ports::{FailedDocument, IndexScope, Resolved};
 use syncline::time::Instant;
 use syncline::{
-    Captured, Change, Config, Content, Document, DocumentId, Epoch, FailurePolicies, FailurePolicy, Fault,
-    FlushReport, IndexMapping, IndexName, Key, Lane, Position, RejectedDocument, Seed, SeedState,
+    Captured, Captures, Change, Config, Content, Document, DocumentId, Epoch, FailurePolicies, FailurePolicy,
+    Fault, FlushReport, IndexMapping, IndexName, Key, Lane, Position, RejectedDocument, Seed, SeedState,
     SnapshotTable, StreamId, TableName, Version,
 };
 
@@ -343,7 +343,7 @@ impl Run {
             }
             return self.handle(world, Event::CaptureFailed { fault: Fault::transient("reset") });
         }
-        let mut items = Vec::new();
+        let mut items = Captures::default();
         let mut changes = 0;
         while self.cursor < world.log.len() && changes < room && !world.random.percent(10) {
             let item = world.log[self.cursor].clone();

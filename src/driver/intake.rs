@@ -21,7 +21,7 @@ pub(super) struct Intake<T> {
 }
 
 /// A burst: items, and what follows; or a failure, after which the stream is not polled again.
-pub(super) type Burst<T> = Result<(Vec<T>, Then), Fault>;
+pub(super) type Burst<I> = Result<(I, Then), Fault>;
 
 impl<T> Intake<T> {
     pub(super) fn new(stream: Pin<Box<dyn Stream<Item = Result<T, Fault>> + Send>>) -> Self {
@@ -30,33 +30,34 @@ impl<T> Intake<T> {
 
     /// As many items as are ready, until `room` of those that `counts` are taken. Pending while nothing is ready and that
     /// is known already.
-    pub(super) fn poll_burst(
+    pub(super) fn poll_burst<I: Default + Extend<T>>(
         &mut self,
         cx: &mut Context<'_>,
         room: usize,
         counts: impl Fn(&T) -> bool,
-    ) -> Poll<Burst<T>> {
+    ) -> Poll<Burst<I>> {
         if let Some(fault) = self.fault.take() {
             return Poll::Ready(Err(fault));
         }
-        let mut items = Vec::new();
-        let mut counted = 0;
+        let mut items = I::default();
+        let (mut taken, mut counted) = (0, 0);
         let then = loop {
-            if counted >= room || items.len() >= counted + EXTRA_ITEMS {
+            if counted >= room || taken >= counted + EXTRA_ITEMS {
                 break Then::More;
             }
             match self.stream.as_mut().poll_next(cx) {
                 Poll::Ready(Some(Ok(item))) => {
                     counted += usize::from(counts(&item));
-                    items.push(item);
+                    taken += 1;
+                    items.extend(Some(item));
                 }
-                Poll::Ready(Some(Err(fault))) if items.is_empty() => return Poll::Ready(Err(fault)),
+                Poll::Ready(Some(Err(fault))) if taken == 0 => return Poll::Ready(Err(fault)),
                 Poll::Ready(Some(Err(fault))) => {
                     self.fault = Some(fault);
                     break Then::More;
                 }
                 Poll::Ready(None) => break Then::End,
-                Poll::Pending if items.is_empty() && self.told_idle => return Poll::Pending,
+                Poll::Pending if taken == 0 && self.told_idle => return Poll::Pending,
                 Poll::Pending => break Then::Idle,
             }
         };

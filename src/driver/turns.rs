@@ -11,7 +11,7 @@ use futures::future::{AbortHandle, Abortable};
 use futures::stream::FuturesUnordered;
 use tokio::sync::Notify;
 
-use crate::change::Captured;
+use crate::change::{Captured, Captures};
 use crate::config::Config;
 use crate::driver::edges::{Answer, Edges};
 use crate::driver::intake::{Burst, Intake};
@@ -72,8 +72,8 @@ impl Shared {
 enum Woken<B> {
     Drain(Duration),
     Answer(Option<Answer<B>>),
-    Captured(Burst<Captured>),
-    Scanned(CallId, Burst<Key>),
+    Captured(Burst<Captures>),
+    Scanned(CallId, Burst<Vec<Key>>),
     Timeout,
 }
 

@@ -64,8 +64,11 @@ impl<B: fmt::Debug> Pipeline<B> {
         for (handle, waiting) in self.resolve.iter() {
             writeln!(text, "unresolved {} {waiting:?}", change(self.ack.changes.number(handle)))?;
         }
-        for (at, (_, answered)) in self.resolve.answered().enumerate() {
-            writeln!(text, "group {at} answered {answered}")?;
+        for (at, (_, changes, answered)) in self.resolve.groups().enumerate() {
+            writeln!(text, "group {at} of {changes} answered {answered}")?;
+        }
+        for (changes, is_cut) in self.resolve.bursts() {
+            writeln!(text, "burst of {changes} cut {is_cut}")?;
         }
         self.describe_documents(text, &change, &in_time)?;
         self.describe_flights(text)?;
@@ -180,7 +183,7 @@ impl<B: fmt::Debug> Pipeline<B> {
             (unit(id.unit), parts.unwrap_or_default())
         };
         let (place, detail) = match purpose {
-            Purpose::Resolve(group) => (self.resolve.answered().position(|(number, _)| number == group), 0),
+            Purpose::Resolve(group) => (self.resolve.groups().position(|(number, ..)| number == group), 0),
             Purpose::Build(number) => (unit(number), 0),
             Purpose::Flush(id) => part(id),
             Purpose::Quarantine(id) => (part(id).0, part(id).1 + 1000),

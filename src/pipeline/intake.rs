@@ -7,7 +7,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::change::{Captured, Position};
+use crate::change::{Captures, Position};
 use crate::document::{DocumentId, Epoch};
 use crate::error::{Fault, Stage};
 use crate::name::StreamId;
@@ -162,26 +162,25 @@ impl<B> Pipeline<B> {
         }
     }
 
-    pub(super) fn on_captured(&mut self, items: Vec<Captured>, then: Then) {
-        let before = self.ack.changes.pushed();
-        for item in items {
-            match item {
-                Captured::Change(change) => {
-                    let handle = self.ack.on_change(self.now);
-                    self.resolve.push(handle, change);
-                }
-                Captured::Checkpoint(position) => {
-                    if let Some(newest) = self.capture.newest.filter(|newest| *newest > position) {
-                        let what = alloc::format!("checkpoint {position} came after {newest}");
-                        return self.halt_contract(Stage::Capture, what);
-                    }
-                    self.capture.newest = Some(position);
-                    self.ack.on_checkpoint(position);
-                }
+    pub(super) fn on_captured(&mut self, items: Captures, then: Then) {
+        for (_, position) in items.checkpoints() {
+            if let Some(newest) = self.capture.newest.filter(|newest| newest > position) {
+                let what = alloc::format!("checkpoint {position} came after {newest}");
+                return self.halt_contract(Stage::Capture, what);
             }
+            self.capture.newest = Some(*position);
+        }
+        if !items.is_empty() {
             self.capture.failures = 0;
         }
-        let count = (self.ack.changes.pushed() - before) as usize;
+        let count = items.changes().len();
+        let mut handles = Vec::with_capacity(count);
+        for (before, position) in items.checkpoints() {
+            handles.extend((handles.len()..*before).map(|_| self.ack.on_change(self.now)));
+            self.ack.on_checkpoint(*position);
+        }
+        handles.extend((handles.len()..count).map(|_| self.ack.on_change(self.now)));
+        self.resolve.push(items.into_changes(), handles);
         if count > 0 {
             self.tell_live();
             self.notify(Notice::Captured(count));

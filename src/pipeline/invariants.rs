@@ -147,7 +147,7 @@ impl<B> Pipeline<B> {
         for purpose in all {
             let needed = match purpose {
                 Purpose::Resolve(group) => {
-                    self.resolve.answered().any(|(number, answered)| number == group && !answered)
+                    self.resolve.groups().any(|(number, _, answered)| number == group && !answered)
                 }
                 Purpose::Build(unit) => self.flights.get(unit).is_some_and(|unit| unit.building),
                 Purpose::Flush(part) => matches!(self.flights.part(part), Some(Part::Flush(..))),

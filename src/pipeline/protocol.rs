@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use crate::change::{Captured, Change, Position, Visibility};
+use crate::change::{Captures, Changes, Position, Visibility};
 use crate::document::{DocumentId, Epoch, Writes};
 use crate::error::{EngineError, Fault, RejectedDocument, Stage};
 use crate::name::{IndexName, StreamId};
@@ -77,7 +77,7 @@ pub enum Event<B> {
     /// The open capture yielded: as much as was ready, at most [`capacity`](super::Pipeline::capacity) changes.
     Captured {
         /// Changes and checkpoints, in order.
-        items: Vec<Captured>,
+        items: Captures,
         /// What follows.
         then: Then,
     },
@@ -216,7 +216,7 @@ pub enum Command<B> {
         /// Echoed by the answer.
         call: CallId,
         /// The changes, in capture order.
-        changes: Arc<Vec<Change>>,
+        changes: Changes,
     },
     /// Build these documents.
     Build {
