@@ -150,7 +150,7 @@ impl<B> Pipeline<B> {
                 let row = index.rows.push(self.now);
                 let id = crate::document::DocumentId::new(index.name.clone(), key.clone());
                 let gate = index.gate();
-                let dirtied = self.dirty.dirty(number, &id, Cause::Row(row), None, self.now, gate);
+                let dirtied = self.dirty.dirty(number, id, Cause::Row(row), None, self.now, gate);
                 if dirtied.holds {
                     index.rows.hold(row);
                 }

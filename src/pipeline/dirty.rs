@@ -180,7 +180,7 @@ impl Dirty {
     pub(super) fn dirty(
         &mut self,
         index: u32,
-        id: &DocumentId,
+        id: DocumentId,
         cause: Cause,
         visibility: Option<Visibility>,
         now: Instant,
@@ -505,7 +505,7 @@ impl Dirty {
         self.live_documents = self.entries.iter().flatten().filter(|entry| entry.is_live()).count();
     }
 
-    fn find_or_insert(&mut self, index: u32, id: &DocumentId) -> Slot {
+    fn find_or_insert(&mut self, index: u32, id: DocumentId) -> Slot {
         let hash = FxBuildHasher.hash_one((index, &id.key));
         let entries = &self.entries;
         let same = |at: &u32| {
@@ -516,7 +516,7 @@ impl Dirty {
         if let Some(at) = self.table.0.find(hash, same) {
             return Slot(*at);
         }
-        let entry = Some(Entry { id: id.clone(), index, hash, waiting: None, flying: None });
+        let entry = Some(Entry { id, index, hash, waiting: None, flying: None });
         let at = match self.free.pop() {
             Some(at) => {
                 self.entries[at as usize] = entry;

@@ -127,7 +127,7 @@ impl<B> Pipeline<B> {
                 for id in &ids {
                     let index = self.seeding.index(&id.index);
                     let gate = self.seeding.gate(index);
-                    self.dirty.dirty(index, id, Cause::Retrial, None, self.now, gate);
+                    self.dirty.dirty(index, id.clone(), Cause::Retrial, None, self.now, gate);
                 }
                 self.quarantined.extend(ids);
                 self.make(Purpose::Open, 1);
@@ -237,11 +237,12 @@ impl<B> Pipeline<B> {
     /// Takes the answers in capture order: what they name is dirty, and a change that touches nothing is settled.
     pub(super) fn take_resolved(&mut self) {
         while let Some((handles, changes, resolved)) = self.resolve.take() {
+            let mut ids = resolved.ids.into_iter();
             let mut from = 0;
             for ((handle, change), to) in handles.into_iter().zip(changes.iter()).zip(resolved.ends) {
                 let mut counted = None;
                 let mut fresh = false;
-                for id in resolved.ids.get(from..to).unwrap_or_default() {
+                for id in ids.by_ref().take(to - from) {
                     let index = self.seeding.index(&id.index);
                     let gate = self.seeding.gate(index);
                     let cause = Cause::Live(handle);
