@@ -154,7 +154,9 @@ impl<B> Pipeline<B> {
                 if dirtied.holds {
                     index.rows.hold(row);
                 }
-                self.dirty.count_change(dirtied.slot);
+                if dirtied.fresh || dirtied.open {
+                    self.dirty.count_change(dirtied.slot);
+                }
                 index.rows.settle(row);
                 index.rows.mark(key.clone());
             }

@@ -203,11 +203,13 @@ impl Dirty {
         };
         debt.visibility = debt.visibility.max(visibility);
         let promoted = debt.lane == Lane::Backfill && lane == Lane::Live;
+        // The rows of a scan are not counted among the changes of the live lane.
+        let rows = if promoted { core::mem::take(&mut debt.changes) } else { 0 };
         let place = match entry.waiting {
             Some((_, place @ (Place::Held | Place::Deferred))) => place,
             Some((_, place @ Place::Unit(_))) if !promoted => place,
             Some((_, Place::Unit(number))) => {
-                self.leave(Lane::Backfill, number, debt.changes);
+                self.leave(Lane::Backfill, number, rows);
                 self.join(slot, Lane::Live, &debt, index, gate)
             }
             None if in_flight => Place::Deferred,
@@ -224,15 +226,20 @@ impl Dirty {
         Dirtied { slot, holds, fresh, open: place == Place::Unit(self.queue(lane).open.number) }
     }
 
-    /// Counts a change with the document that it touched last, and closes the open unit once it is full.
+    /// Counts a change with the document that it touched last, and closes the open unit once it is full. What coalesced
+    /// into a unit that is closed counts in none.
     pub(super) fn count_change(&mut self, slot: Slot) {
         let entry = self.entry(slot);
-        let Some((debt, place)) = &mut entry.waiting else { return };
-        debt.changes += 1;
-        let (lane, place) = (debt.lane, *place);
+        let Some((Debt { lane, .. }, place)) = entry.waiting else { return };
         let queue = self.queue(lane);
-        if place == Place::Unit(queue.open.number) {
+        let is_open = place == Place::Unit(queue.open.number);
+        if is_open {
             queue.open.changes += 1;
+        }
+        if is_open || matches!(place, Place::Held | Place::Deferred) {
+            if let Some((debt, _)) = &mut self.entry(slot).waiting {
+                debt.changes += 1;
+            }
             self.close_if_full(lane);
         }
     }
@@ -406,9 +413,13 @@ impl Dirty {
         dropped
     }
 
-    /// The newest token among these flights.
-    pub(super) fn flying_visibility(&self, slots: &[Slot]) -> Option<Visibility> {
-        slots.iter().filter_map(|&slot| self.get(slot)?.flying?.visibility).max()
+    /// The tokens of another stream say nothing of this one.
+    pub(super) fn forget_visibility(&mut self) {
+        for entry in self.entries.iter_mut().flatten() {
+            if let Some((debt, _)) = &mut entry.waiting {
+                debt.visibility = None;
+            }
+        }
     }
 
     /// Learns the size of what was built.

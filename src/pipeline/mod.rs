@@ -75,6 +75,7 @@ pub use canonical::Canonical;
 pub use protocol::{CallId, Command, Event, Misuse, Notice, Then, Timer};
 pub use status::{IndexStatus, Phase, Report, Status};
 
+use crate::change::Visibility;
 use crate::config::{Config, ConfigError};
 use crate::document::{DocumentId, Epoch};
 use crate::error::{Fault, FaultKind, Stage};
@@ -113,6 +114,9 @@ pub struct Pipeline<B> {
     quarantined_count: u64,
     /// The number of the newest build.
     builds: u64,
+    /// The newest token that a build was asked to see. Every later one sees it too: a row of a scan, or a change that is
+    /// given again, must not be read from an older snapshot than what was written already.
+    visibility: Option<Visibility>,
     /// Live units that were started, and live parts that were flushed, since a backfilled one was.
     live_cuts: u32,
     live_flushes: u32,
@@ -144,6 +148,7 @@ impl<B> Pipeline<B> {
             quarantined: BTreeSet::new(),
             quarantined_count: 0,
             builds: 0,
+            visibility: None,
             live_cuts: 0,
             live_flushes: 0,
             told_caught_up: true,
@@ -309,9 +314,6 @@ impl<B> Pipeline<B> {
 
     /// Whatever is due by now.
     fn on_time(&mut self) {
-        if self.ending.grace_deadline().is_some_and(|at| at <= self.now) {
-            return self.finish();
-        }
         if self.ending.drain_deadline().is_some_and(|at| at <= self.now) {
             self.halt(None);
         }
@@ -372,9 +374,10 @@ impl<B> Pipeline<B> {
         }
     }
 
-    /// A call failed: it is made again later, or the run halts.
+    /// A call failed: it is made again later, or the run halts. Where it halts already, the last acknowledgement alone is
+    /// worth another attempt.
     fn on_fault(&mut self, call: Call, fault: Fault) {
-        if self.ending.is_halting() {
+        if self.ending.is_halting() && call.purpose != Purpose::Ack {
             return;
         }
         let again = match fault.kind() {

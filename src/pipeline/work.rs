@@ -29,15 +29,19 @@ fn operation<B>(content: &Content<B>) -> Operation {
 }
 
 impl<B> Pipeline<B> {
-    /// Whether a unit of this lane may start: there is a free build, and a place among the units in flight. The backfill
-    /// leaves one of each to the live lane.
+    /// Whether a unit of this lane may start: the capture was opened, there is a free build, and a place among the units
+    /// in flight. Where there are several, the backfill leaves one of each to the live lane.
     pub(super) fn has_room(&self, lane: Lane) -> bool {
         let limits = self.config.limits;
         let builds = self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(_)));
-        let room = builds < limits.builds && self.flights.len() < limits.units;
+        let room = self.capture.is_started() && builds < limits.builds && self.flights.len() < limits.units;
+        let all_but_one = |limit: usize| limit.saturating_sub(1).max(1);
         match lane {
             Lane::Live => room,
-            Lane::Backfill => room && self.flights.in_lane(lane) < limits.units.saturating_sub(1).max(1),
+            Lane::Backfill => {
+                room && self.flights.in_lane(lane) < all_but_one(limits.units)
+                    && self.flights.building(lane) < all_but_one(limits.builds)
+            }
         }
     }
 
@@ -61,7 +65,8 @@ impl<B> Pipeline<B> {
             for &slot in &cut.slots {
                 self.seeding.get_mut(self.dirty.index_of(slot)).flying += 1;
             }
-            let unit = self.flights.start(lane, cut.slots, ids, cut.visibility, cut.changes);
+            self.visibility = self.visibility.max(cut.visibility);
+            let unit = self.flights.start(lane, cut.slots, ids, self.visibility, cut.changes);
             self.make(Purpose::Build(unit), 1);
         }
     }
@@ -141,10 +146,9 @@ impl<B> Pipeline<B> {
     fn build_again(&mut self, call: Call, number: u64, slots: Vec<Slot>, fault: Fault) {
         let unit = unit_mut(&mut self.flights, number);
         unit.unsettled -= slots.len();
-        let lane = unit.lane;
+        let (lane, visibility) = (unit.lane, unit.visibility);
         let changes = if unit.unsettled == 0 { core::mem::take(&mut unit.changes) } else { 0 };
         let ids = slots.iter().map(|slot| self.dirty.id(*slot).clone()).collect();
-        let visibility = self.dirty.flying_visibility(&slots);
         let again = self.flights.start(lane, slots, ids, visibility, changes);
         self.on_fault(Call { purpose: Purpose::Build(again), ..call }, fault);
     }
