@@ -9,7 +9,8 @@ use fakes::{Act, Log, Recorder, World, id, index};
 use syncline::ports::{BoxQuarantine, Guarantees, Seed};
 use syncline::{
     BoxSink, Change, Document, DocumentBuilder, DocumentId, Engine, EngineError, Epoch, FailurePolicy,
-    FanOut, Fault, FaultKind, FlushReport, Key, SeedState, Sink, StreamId, Version, Write, Writes,
+    FanOut, Fault, FaultKind, FlushReport, IndexMapping, Key, SeedState, Sink, StreamId, Version, Write,
+    Writes,
 };
 
 async fn seconds(seconds: u64) {
@@ -252,4 +253,26 @@ async fn plain_conversions_are_fatal() {
     assert_eq!(world.source.confirms(), []);
     let well_known = Fault::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
     assert_eq!(well_known.kind(), FaultKind::Transient);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_fan_out_no_call_is_dropped_because_another_failed() {
+    let (a, b, both) = two();
+    for call in ["begin", "ensure", "flush", "caught_up", "clear", "save_cursor", "mark_seeded"] {
+        a.script.next(call, Act::Fail(Fault::transient("busy")));
+        b.script.next(call, Act::Late(Duration::from_secs(10)));
+        let began = tokio::time::Instant::now();
+        let users = index("users");
+        let failed = match call {
+            "begin" => both.begin(Epoch(1)).await.map(drop),
+            "ensure" => both.ensure_index(&IndexMapping::new(users, [])).await,
+            "flush" => both.flush(&writes([1]), false).await.map(drop),
+            "caught_up" => both.caught_up().await,
+            "clear" => both.clear(&users).await,
+            "save_cursor" => both.save_cursor(&users, &seed(), None).await,
+            _ => both.mark_seeded(&users, &seed()).await,
+        };
+        assert_eq!(failed.unwrap_err().message(), "busy", "{call}");
+        assert_eq!(began.elapsed(), Duration::from_secs(10), "{call}: the other one was waited for");
+    }
 }

@@ -101,7 +101,10 @@ async fn b12_of_several_drains_the_earliest_deadline_holds() {
     world.sink.script.always("flush", Act::Hang);
     let running = world.engine().with_grace(Duration::ZERO).start();
     seconds(1).await;
+    running.request_drain(Duration::from_secs(50));
     running.request_drain(Duration::from_secs(5));
+    // Whether or not the run has seen the first ones.
+    running.request_drain(Duration::from_secs(500));
     tokio::task::yield_now().await;
     running.request_drain(Duration::from_secs(500));
     let began = tokio::time::Instant::now();

@@ -11,14 +11,14 @@
 
 mod random;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use random::Random;
 use syncline::document::Writes;
 use syncline::pipeline::{Command, Event, Notice, Pipeline, Then};
-use syncline::ports::{FailedDocument, IndexScope, Resolved};
+use syncline::ports::{CuredDocument, FailedDocument, IndexScope, Resolved};
 use syncline::time::Instant;
 use syncline::{
     Captured, Captures, Change, Config, Content, Document, DocumentId, Epoch, FailurePolicies, FailurePolicy,
@@ -56,7 +56,7 @@ struct World {
     stream: u64,
     sink: Held,
     poisoned: Option<i64>,
-    quarantined: BTreeSet<DocumentId>,
+    quarantined: BTreeMap<DocumentId, Version>,
     /// What each document was when it was built last: a tombstone does not tell.
     built: BTreeMap<DocumentId, State>,
     seen_marks: BTreeMap<&'static str, u64>,
@@ -79,7 +79,7 @@ impl World {
             confirmed: Position(0),
             stream: 0,
             sink: Held::default(),
-            quarantined: BTreeSet::new(),
+            quarantined: BTreeMap::new(),
             built: BTreeMap::new(),
             seen_marks: BTreeMap::new(),
         };
@@ -126,6 +126,16 @@ impl World {
         self.confirmed = Position(0);
     }
 
+    /// A record leaves the quarantine for a write that is as new as it.
+    fn release(&mut self, documents: &[CuredDocument]) {
+        self.mark("released");
+        for CuredDocument { id, version } in documents {
+            if self.quarantined.get(id).is_some_and(|recorded| recorded <= version) {
+                self.quarantined.remove(id);
+            }
+        }
+    }
+
     fn ids(&self, key: &Key) -> Vec<DocumentId> {
         self.indexes.iter().map(|index| DocumentId::new(index.clone(), key.clone())).collect()
     }
@@ -156,7 +166,7 @@ impl World {
             for (key, state) in touched {
                 for id in self.ids(&Key::single(*key)) {
                     let held = self.sink.documents.get(&id).map_or(0, |(state, _)| state.time);
-                    let excused = self.quarantined.contains(&id);
+                    let excused = self.quarantined.contains_key(&id);
                     assert!(
                         held >= state.time || excused,
                         "B1: {at} is confirmed, {id} is at {held}, not {state:?}"
@@ -174,7 +184,7 @@ impl World {
             }
             let id = DocumentId::new(index.clone(), *key);
             let held = self.sink.documents.get(&id).map_or(0, |(state, _)| state.time);
-            let excused = self.quarantined.contains(&id) || state.value.is_none();
+            let excused = self.quarantined.contains_key(&id) || state.value.is_none();
             assert!(held >= state.time || excused, "B3: {index} is marked, {id} is at {held}, not {state:?}");
         }
     }
@@ -209,6 +219,7 @@ struct Run {
     capture_open: bool,
     scan: Option<(syncline::pipeline::CallId, Vec<Key>)>,
     late: Vec<OnWire>,
+    late_releases: Vec<Arc<[CuredDocument]>>,
     finished: Option<Result<syncline::Report, syncline::EngineError>>,
     trace: bool,
 }
@@ -253,6 +264,7 @@ impl Run {
             capture_open: false,
             scan: None,
             late: Vec::new(),
+            late_releases: Vec::new(),
             finished: None,
             trace: std::env::var_os("TRACE").is_some(),
         };
@@ -277,7 +289,7 @@ impl Run {
             match command {
                 // Without a quarantine the observer alone hears of it; with one its record must be durable first.
                 Command::Notify(Notice::Quarantined(document, _)) if !self.quarantine => {
-                    world.quarantined.insert(document.id);
+                    world.quarantined.insert(document.id, Version::default());
                 }
                 Command::Notify(_) => {}
                 Command::Finish(outcome) => self.finished = Some(outcome),
@@ -313,6 +325,11 @@ impl Run {
                 let writes = self.late.remove(0);
                 world.mark("late write");
                 world.apply(&writes);
+            }
+            9 if world.random.percent(30) && !self.late_releases.is_empty() => {
+                let documents = self.late_releases.remove(0);
+                world.mark("late release");
+                world.release(&documents);
             }
             _ => self.elapse(world),
         }
@@ -398,7 +415,7 @@ impl Run {
                 Event::Described { call, result: fault.map_or(Ok(described), Err) }
             }
             Command::LoadQuarantine { call } => {
-                Event::QuarantineLoaded { call, result: Ok(world.quarantined.iter().cloned().collect()) }
+                Event::QuarantineLoaded { call, result: Ok(world.quarantined.keys().cloned().collect()) }
             }
             Command::Open { call } => {
                 if fault.is_none() {
@@ -483,16 +500,18 @@ impl Run {
             Command::Quarantine { call, documents } => {
                 if fault.is_none() || world.random.percent(50) {
                     world.mark("quarantined");
-                    world.quarantined.extend(documents.iter().map(|document| document.id.clone()));
+                    for document in documents.iter() {
+                        world.quarantined.insert(document.id.clone(), document.version);
+                    }
                 }
                 done(call, fault)
             }
-            Command::Release { call, ids } => {
+            Command::Release { call, documents } => {
                 if fault.is_none() || world.random.percent(50) {
-                    world.mark("released");
-                    ids.iter().for_each(|id| {
-                        world.quarantined.remove(id);
-                    });
+                    world.release(&documents);
+                } else if world.random.percent(50) {
+                    // It is given up, and will arrive all the same.
+                    self.late_releases.push(documents);
                 }
                 done(call, fault)
             }
@@ -635,7 +654,7 @@ fn walk(seed: u64) -> BTreeMap<&'static str, u64> {
         for (key, state) in &world.rows {
             let id = DocumentId::new(index.clone(), *key);
             let held = world.sink.documents.get(&id).and_then(|(state, _)| state.value);
-            let quarantined = world.quarantined.contains(&id);
+            let quarantined = world.quarantined.contains_key(&id);
             assert!(held == state.value || quarantined, "{id} is {held:?}, the row is {state:?}");
         }
     }
@@ -678,6 +697,7 @@ fn random_walks_keep_every_promise() {
             "crash",
             "cursor",
             "flush halved",
+            "late release",
             "late write",
             "quarantined",
             "released",

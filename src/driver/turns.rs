@@ -25,6 +25,8 @@ use crate::time::Instant;
 /// After so many turns in a row the task lets others run.
 const TURNS_AT_ONCE: u32 = 64;
 
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// What a run shares with its handle.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shared(Arc<Cell>);
@@ -33,7 +35,8 @@ pub(super) struct Shared(Arc<Cell>);
 struct Cell {
     /// The run when its task last waited, and when that was.
     status: Mutex<(Status, Option<tokio::time::Instant>)>,
-    drain_within: Mutex<Option<Duration>>,
+    /// The earliest deadline of the drains that were asked for.
+    drain_until: Mutex<Option<tokio::time::Instant>>,
     request: Notify,
 }
 
@@ -49,7 +52,11 @@ impl Shared {
     }
 
     pub(super) fn request_drain(&self, within: Duration) {
-        *self.0.drain_within.lock().unwrap_or_else(PoisonError::into_inner) = Some(within);
+        let now = tokio::time::Instant::now();
+        // A deadline past the end of time is as good as one in a century.
+        let until = now.checked_add(within).unwrap_or(now + CENTURY);
+        let mut earliest = self.0.drain_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *earliest = Some(earliest.map_or(until, |known| known.min(until)));
         self.0.request.notify_one();
     }
 
@@ -58,10 +65,10 @@ impl Shared {
         *self.0.status.lock().unwrap_or_else(PoisonError::into_inner) = (status, now);
     }
 
-    async fn drain_requested(&self) -> Duration {
+    async fn drain_requested(&self) -> tokio::time::Instant {
         loop {
-            if let Some(within) = self.0.drain_within.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                return within;
+            if let Some(until) = self.0.drain_until.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return until;
             }
             self.0.request.notified().await;
         }
@@ -70,7 +77,7 @@ impl Shared {
 
 /// What woke the loop.
 enum Woken<B> {
-    Drain(Duration),
+    Drain(tokio::time::Instant),
     Answer(Option<Answer<B>>),
     Captured(Burst<Captures>),
     Scanned(CallId, Burst<Vec<Key>>),
@@ -166,13 +173,16 @@ where
         });
         let woken = tokio::select! {
             biased;
-            within = shared.drain_requested() => Woken::Drain(within),
+            until = shared.drain_requested() => Woken::Drain(until),
             Some(answer) = calls.next() => Woken::Answer(answer.ok().flatten()),
             woken = intake => woken,
             () = sleep_until(origin, timeout.map(|(at, _)| at)) => Woken::Timeout,
         };
         let event = match woken {
-            Woken::Drain(within) => Event::Drain { deadline: clock().after(within) },
+            Woken::Drain(until) => {
+                let within = until.saturating_duration_since(tokio::time::Instant::now());
+                Event::Drain { deadline: clock().after(within) }
+            }
             Woken::Answer(None) => continue,
             Woken::Answer(Some(Answer::Event(event))) => {
                 if let Some(call) = event.call() {

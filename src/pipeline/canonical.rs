@@ -170,7 +170,10 @@ impl<B: fmt::Debug> Pipeline<B> {
                         }
                     }
                     Part::Quarantine(records, _) => write!(text, " quarantine {records:?}")?,
-                    Part::Release(ids, _) => write!(text, " release {ids:?}")?,
+                    Part::Release(documents, _) => {
+                        let ids = documents.iter().map(|document| &document.id);
+                        write!(text, " release {:?}", ids.collect::<alloc::vec::Vec<_>>())?;
+                    }
                 }
             }
             writeln!(text)?;

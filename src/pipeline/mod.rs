@@ -445,7 +445,9 @@ impl<B> Pipeline<B> {
                 Some(Part::Quarantine(documents, _)) => {
                     Some(Command::Quarantine { call: next, documents: documents.clone() })
                 }
-                Some(Part::Release(ids, _)) => Some(Command::Release { call: next, ids: ids.clone() }),
+                Some(Part::Release(documents, _)) => {
+                    Some(Command::Release { call: next, documents: documents.clone() })
+                }
                 Some(Part::Flush(..)) | None => None,
             },
             Purpose::Ack => match (self.seeding.stream.clone(), self.ack.send()) {

@@ -12,7 +12,7 @@ use crate::pipeline::calls::{Call, PartId, Purpose};
 use crate::pipeline::dirty::{Owed, Slot};
 use crate::pipeline::flight::Part;
 use crate::pipeline::{CallId, Command, Notice, Pipeline, build, flush};
-use crate::ports::{BatchStats, Built, FlushReport, Lane, QuarantinedDocument};
+use crate::ports::{BatchStats, Built, CuredDocument, FlushReport, Lane, QuarantinedDocument};
 
 /// A document that its sink, or its builder, will not have as it is.
 struct Refused {
@@ -100,6 +100,7 @@ impl<B> Pipeline<B> {
         let ids = unit.ids.clone();
         let slots = core::mem::take(&mut unit.slots);
         unit.building = false;
+        unit.version = version;
         let (mut writes, mut sizes, mut written) = (Vec::with_capacity(slots.len()), Vec::new(), Vec::new());
         let (mut refused, mut again) = (Vec::new(), Vec::new());
         let mut fault = None;
@@ -158,7 +159,9 @@ impl<B> Pipeline<B> {
     fn on_build_refused(&mut self, call: Call, number: u64, fault: &Fault) {
         let Some(unit) = self.flights.get_mut(number) else { return };
         if let [slot] = unit.slots[..] {
+            self.builds += 1;
             unit.building = false;
+            unit.version = Version { epoch: self.epoch, build: self.builds };
             unit.slots.clear();
             let refused = Refused { slot, operation: Operation::Upsert, reason: fault.message().into() };
             if self.refuse(number, alloc::vec![refused], call.attempt) {
@@ -336,11 +339,13 @@ impl<B> Pipeline<B> {
             self.settle(unit, slots);
             return true;
         }
+        let version = unit_mut(&mut self.flights, unit).version;
         let records = rejected.into_iter().zip(&refused).map(|(document, refused)| QuarantinedDocument {
             id: document.id,
             operation: refused.operation,
             reason: document.reason,
             attempts,
+            version,
         });
         let records: Arc<[QuarantinedDocument]> = records.collect();
         self.quarantined.extend(records.iter().map(|record| record.id.clone()));
@@ -352,9 +357,10 @@ impl<B> Pipeline<B> {
 
     /// Documents are durable in the sink. Those that stand in quarantine leave it first.
     fn written(&mut self, unit: u64, mut slots: Vec<Slot>) {
-        let written = &mut unit_mut(&mut self.flights, unit).written;
+        let flight = unit_mut(&mut self.flights, unit);
+        let version = flight.version;
         for &slot in &slots {
-            *written.entry(self.dirty.index_of(slot)).or_default() += 1;
+            *flight.written.entry(self.dirty.index_of(slot)).or_default() += 1;
         }
         if !self.quarantined.is_empty() {
             let (dirty, quarantined) = (&self.dirty, &self.quarantined);
@@ -362,8 +368,11 @@ impl<B> Pipeline<B> {
                 slots.iter().copied().filter(|slot| quarantined.contains(dirty.id(*slot))).collect();
             if !cured.is_empty() {
                 slots.retain(|slot| !cured.contains(slot));
-                let ids = cured.iter().map(|slot| self.dirty.id(*slot).clone()).collect();
-                if let Some(part) = self.flights.add(unit, Part::Release(ids, cured), 1) {
+                let documents = cured
+                    .iter()
+                    .map(|slot| CuredDocument { id: self.dirty.id(*slot).clone(), version })
+                    .collect();
+                if let Some(part) = self.flights.add(unit, Part::Release(documents, cured), 1) {
                     self.make(Purpose::Release(part), 1);
                 }
             }
@@ -375,8 +384,8 @@ impl<B> Pipeline<B> {
     pub(super) fn on_part_done(&mut self, id: PartId) {
         let slots = match self.flights.take_part(id) {
             Some(Part::Quarantine(_, slots)) => slots,
-            Some(Part::Release(ids, slots)) => {
-                for id in ids.iter() {
+            Some(Part::Release(documents, slots)) => {
+                for CuredDocument { id, .. } in documents.iter() {
                     self.quarantined.remove(id);
                     self.notify(Notice::Released(id.clone()));
                 }
