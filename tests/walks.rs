@@ -507,11 +507,12 @@ impl Run {
                 done(call, fault)
             }
             Command::Release { call, documents } => {
+                if world.random.percent(30) {
+                    // An attempt before this one was given up, and will arrive all the same.
+                    self.late_releases.push(documents.clone());
+                }
                 if fault.is_none() || world.random.percent(50) {
                     world.release(&documents);
-                } else if world.random.percent(50) {
-                    // It is given up, and will arrive all the same.
-                    self.late_releases.push(documents);
                 }
                 done(call, fault)
             }
