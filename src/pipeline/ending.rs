@@ -134,6 +134,7 @@ impl<B> Pipeline<B> {
         let outcome = match error {
             Some(error) => Err(error),
             None => Ok(Report {
+                started: self.capture.is_started(),
                 captured: self.ack.changes.pushed(),
                 acknowledged: self.ack.acknowledged(),
                 unacknowledged: self.ack.unacknowledged(),

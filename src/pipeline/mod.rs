@@ -235,6 +235,7 @@ impl<B> Pipeline<B> {
             dirty: self.dirty.documents() - self.dirty.flying(),
             in_flight: self.dirty.flying(),
             oldest_unacknowledged: self.ack.since().map(|since| self.now.since(since)),
+            caught_up: self.seeding.completed && self.is_caught_up(),
             acknowledged: self.ack.acknowledged(),
             retries: self.calls.retries(),
             quarantined: self.quarantined_count,
