@@ -95,7 +95,8 @@ impl<B: fmt::Debug> Pipeline<B> {
             .scan
             .as_ref()
             .map(|scan| (&scan.table, &scan.after, &scan.members, scan.open.is_some()));
-        writeln!(text, "scan {scan:?} stream {:?}", self.seeding.stream)?;
+        let until = self.scan_deadline().map(in_time);
+        writeln!(text, "scan {scan:?} until {until:?} stream {:?}", self.seeding.stream)?;
         for (_, call) in self.calls.made() {
             let deadline = in_time(call.deadline);
             writeln!(

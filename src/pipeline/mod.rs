@@ -199,6 +199,7 @@ impl<B> Pipeline<B> {
             self.lag_at.map(|at| (at, Timer::Lag)),
             self.ending.drain_deadline().map(|at| (at, Timer::Drain)),
             self.ending.grace_deadline().map(|at| (at, Timer::Grace)),
+            self.scan_deadline().map(|at| (at, Timer::Attempt(Stage::Scan))),
         ];
         let all = attempts.chain(retries).chain(units).chain(others.into_iter().flatten());
         all.min().map(|(at, why)| (at.max(self.now), why))
@@ -343,6 +344,7 @@ impl<B> Pipeline<B> {
                 | Purpose::MarkSeeded(_) => self.on_fault(call, fault),
             }
         }
+        self.watch_scan();
         while let Some((purpose, attempt)) = self.calls.take_due(self.now) {
             self.make_again(purpose, attempt);
         }
