@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::change::Visibility;
 use crate::document::{DocumentId, Version, Writes};
 use crate::pipeline::calls::PartId;
-use crate::pipeline::dirty::Slot;
+use crate::pipeline::slab::Slot;
 use crate::ports::{CuredDocument, Lane, QuarantinedDocument};
 use crate::time::Instant;
 

@@ -16,7 +16,7 @@
 //! | --- | --- |
 //! | `intake` | how a run begins; what the capture yields; which changes are resolved |
 //! | `resolve` | the changes that wait to be resolved, and the answers, in capture order |
-//! | `dirty` | the documents that are owed a build, cut into units |
+//! | `dirty`, `slab` | the documents that are owed a build, cut into units |
 //! | `work` | a unit's way through `build` and `flush`, and what the verdicts mean |
 //! | `flight` | the units that are on this way |
 //! | `ledger`, `ack` | what is owed, and so what may be acknowledged |
@@ -63,6 +63,7 @@ pub mod protocol;
 mod resolve;
 mod retry;
 mod seeding;
+mod slab;
 pub mod status;
 mod work;
 

@@ -9,8 +9,9 @@ use crate::config::FailurePolicy;
 use crate::document::{Content, Document, DocumentId, Version, Write, Writes};
 use crate::error::{EngineError, Fault, FaultKind, RejectedDocument, Stage};
 use crate::pipeline::calls::{Call, PartId, Purpose};
-use crate::pipeline::dirty::{Owed, Slot};
+use crate::pipeline::dirty::Owed;
 use crate::pipeline::flight::Part;
+use crate::pipeline::slab::Slot;
 use crate::pipeline::{CallId, Command, Notice, Pipeline, build, flush};
 use crate::ports::{BatchStats, Built, CuredDocument, FlushReport, Lane, QuarantinedDocument};
 
