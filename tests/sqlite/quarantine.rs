@@ -53,6 +53,18 @@ async fn b10_records_last_and_know_when_they_came() {
     assert_eq!(quarantine.load().await.unwrap(), ids[1..]);
 }
 
+/// A record whose id could not be read would keep every run from starting.
+#[tokio::test]
+async fn texts_that_look_like_numbers_are_loaded_again() {
+    let world = World::new("");
+    let quarantine = SqliteQuarantine::open(world.path()).unwrap();
+    let all = ["+491234", "-0", "007", "42"].map(|key| document(key, "no", 1));
+    quarantine.record(&all).await.unwrap();
+    let mut loaded = quarantine.load().await.unwrap();
+    loaded.sort();
+    assert_eq!(loaded, all.map(|document| document.id));
+}
+
 #[tokio::test]
 async fn b15_a_record_that_is_none_is_named() {
     let world = World::new("");
