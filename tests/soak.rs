@@ -212,7 +212,7 @@ async fn one(seed: u64) {
 #[tokio::test(start_paused = true)]
 async fn random_worlds_converge() {
     let from = std::env::var("SOAK_FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(0);
-    let seeds = std::env::var("SOAK_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(40);
+    let seeds = std::env::var("SOAK_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(200);
     for seed in from..from + seeds {
         // A failure names the seed: SOAK_FROM=<seed> SOAK_SEEDS=1 replays it.
         let world = tokio::spawn(one(seed));

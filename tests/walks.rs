@@ -675,7 +675,7 @@ fn settled(run: &Run, world: &World) -> bool {
 
 #[test]
 fn random_walks_keep_every_promise() {
-    let range = std::env::var("WALKS").unwrap_or_else(|_| "0..300".into());
+    let range = std::env::var("WALKS").unwrap_or_else(|_| "0..1000".into());
     let (from, to) = range.split_once("..").expect("WALKS=from..to");
     let mut marks: BTreeMap<&'static str, u64> = BTreeMap::new();
     for seed in from.parse::<u64>().unwrap()..to.parse().unwrap() {
@@ -689,7 +689,7 @@ fn random_walks_keep_every_promise() {
         }
     }
     println!("{marks:?}");
-    if range == "0..300" {
+    if range == "0..1000" {
         for mark in [
             "abandoned",
             "build halved",
