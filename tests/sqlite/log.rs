@@ -167,6 +167,32 @@ async fn b2_triggers_made_again_for_one_consumer_count_for_all() {
     assert_ne!(opened(&world.consumer("first", &["a"])).await.0.stream, first.stream);
 }
 
+/// The triggers of a table follow it under its new name, and their names are the database's.
+#[tokio::test]
+async fn a_renamed_table_leaves_its_name_to_another() {
+    let world = World::new(SCHEMA);
+    let (mut first, ..) = opened(&world.capture(&["a", "b"])).await;
+    world.run(
+        "BEGIN; ALTER TABLE a RENAME TO old_a; CREATE TABLE a(id INTEGER PRIMARY KEY, x NOT NULL);
+         INSERT INTO a SELECT * FROM old_a; COMMIT",
+    );
+    assert_eq!(next(&mut first.changes).await.unwrap_err().kind(), FaultKind::Transient);
+    let (mut second, ..) = opened(&world.capture(&["a", "b"])).await;
+    assert_ne!(second.stream, first.stream, "what was written between the two was not logged");
+    world.run("INSERT INTO old_a VALUES (1, 1); INSERT INTO a VALUES (2, 2)");
+    assert_eq!(told(&mut second.changes).await, [r#"+a/2 after {"id": 2, "x": 2}"#]);
+
+    world.run("ALTER TABLE a RENAME TO c; ALTER TABLE b RENAME TO a; ALTER TABLE c RENAME TO b");
+    assert_eq!(next(&mut second.changes).await.unwrap_err().kind(), FaultKind::Transient);
+    let (mut third, ..) = opened(&world.capture(&["a", "b"])).await;
+    assert_ne!(third.stream, second.stream, "each was logged under the other's name");
+    world.run("INSERT INTO b VALUES (3, 3)");
+    assert_eq!(told(&mut third.changes).await, [r#"+b/3 after {"id": 3, "x": 3}"#]);
+    // A table that has its own name again was logged throughout.
+    world.run("ALTER TABLE a RENAME TO c; ALTER TABLE c RENAME TO a");
+    assert_eq!(stream(&world, &["a", "b"]).await, third.stream);
+}
+
 #[tokio::test]
 async fn a_column_that_is_added_keeps_the_stream_and_comes_into_the_images() {
     let world = World::new(SCHEMA);

@@ -168,8 +168,11 @@ fn install_table(database: &Database, connection: &Connection, table: &Table) ->
         )
         .map_err(failed())?;
     let id = connection.last_insert_rowid();
-    for (_, sql) in triggers(table, table.columns.len(), id) {
-        connection.execute_batch(&sql).map_err(failed())?;
+    for (name, sql) in triggers(table, table.columns.len(), id) {
+        // A table that was renamed has taken the triggers of this name along; they log another table's rows as this one's.
+        connection
+            .execute_batch(&format!("DROP TRIGGER IF EXISTS {}; {sql}", quoted(&name)))
+            .map_err(failed())?;
     }
     connection
         .execute(
