@@ -242,19 +242,35 @@ async fn another_consumer_may_widen_the_log_while_a_stream_runs() {
 }
 
 #[tokio::test]
-async fn a_running_stream_ends_where_its_ground_is_taken_away() {
-    for remove in [true, false] {
+async fn a_running_stream_whose_ground_is_taken_away_asks_to_be_opened_again() {
+    for (remove, others) in [(true, true), (true, false), (false, true), (false, false)] {
         let world = World::new(SCHEMA);
-        let capture = world.capture(&["a"]);
-        let (mut stream, ..) = opened(&capture).await;
-        let (_other, ..) = opened(&world.consumer("other", &["a"])).await;
+        let capture = world.capture(&["a"]).page_rows(1);
+        // One waits for commits, one is about to read its next page.
+        let (mut idle, _, position) = opened(&capture).await;
+        if others {
+            opened(&world.consumer("other", &["a"])).await;
+        }
+        world.run("INSERT INTO a VALUES (1, 1), (2, 2), (3, 3)");
+        let mut reading = capture.open().await.unwrap();
+        next(&mut reading.changes).await.unwrap();
         match remove {
             true => capture.remove_log().await.unwrap(),
             false => assert!(capture.forget_consumer().await.unwrap()),
         }
-        let fault = next(&mut stream.changes).await.unwrap_err();
-        assert_eq!(fault.kind(), if remove { FaultKind::Fatal } else { FaultKind::Transient }, "{fault}");
-        assert_ne!(opened(&capture).await.0.stream, stream.stream);
+        for stream in [&mut idle, &mut reading] {
+            let fault = loop {
+                match next(&mut stream.changes).await {
+                    Ok(_) => {}
+                    Err(fault) => break fault,
+                }
+            };
+            assert_eq!(fault.kind(), FaultKind::Transient, "{fault}");
+            assert!(fault.message().contains("the capture must be opened again"), "{fault}");
+        }
+        // A position of a stream that is no more means nothing, and fails nobody.
+        capture.confirm(&idle.stream, Position(position.0 + 1)).await.unwrap();
+        assert_ne!(opened(&capture).await.0.stream, idle.stream);
     }
 }
 
