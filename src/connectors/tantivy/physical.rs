@@ -146,7 +146,9 @@ impl Physical {
             let id = write.document.id.sink_id();
             let document = match &write.document.content {
                 Content::Upsert(body) => self.layout.document(&id, write.version, body).map(Some),
-                Content::Delete => self.layout.check_id(&id).map(|()| None),
+                // What no id of an index names is gone, as it was asked for.
+                Content::Delete if self.layout.check_id(&id).is_err() => continue,
+                Content::Delete => Ok(None),
             };
             let document = match document {
                 Ok(document) => document,
