@@ -108,6 +108,29 @@ async fn a_damaged_index_is_named_and_not_touched() {
 }
 
 #[tokio::test]
+async fn a_run_begins_beside_indexes_that_it_does_not_use_and_cannot_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = open(dir.path());
+    flush(&sink, [put(id("a", 1), "{}", (0, 1)), put(id("b", 1), "{}", (0, 1))]).await;
+    let first = sink.begin(syncline::document::Epoch(7)).await.unwrap();
+    flush(&sink, [put(id("b", 2), "{}", (first.0, 1))]).await;
+    drop(sink);
+    std::fs::write(dir.path().join("i-a/meta.json"), "{ no").unwrap();
+    std::fs::write(dir.path().join("i-file"), "").unwrap();
+    std::fs::write(dir.path().join("m-file"), "").unwrap();
+    // What can be read still tells the epoch that its file does not.
+    std::fs::remove_file(dir.path().join("epoch")).unwrap();
+    let sink = open(dir.path());
+    let second = sink.begin(syncline::document::Epoch(0)).await.unwrap();
+    assert_eq!(second.0, first.0 + 1);
+    flush(&sink, [put(id("b", 2), r#"{"n":2}"#, (second.0, 1))]).await;
+    assert_eq!(sink.count(&index("b")).unwrap(), 2);
+    // The one that is used says what ails it.
+    let fault = sink.ensure_index(&mapping("a", &FIELDS)).await.unwrap_err();
+    assert!(fault.message().contains("i-a"), "{fault}");
+}
+
+#[tokio::test]
 async fn an_index_of_another_program_is_refused() {
     use syncline::connectors::tantivy::library::{Index, schema::Schema};
     let dir = tempfile::tempdir().unwrap();

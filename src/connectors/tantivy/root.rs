@@ -13,7 +13,7 @@ use ::tantivy::directory::{
 
 use super::fault;
 use crate::document::Epoch;
-use crate::error::Fault;
+use crate::error::{Fault, FaultKind};
 use crate::name::IndexName;
 
 /// The file whose replacement makes a commit.
@@ -170,22 +170,38 @@ pub(super) fn place(root: &Path, index: &IndexName) -> PathBuf {
     path
 }
 
-/// The directories of all indexes below a root.
-pub(super) fn places(root: &Path) -> io::Result<Vec<PathBuf>> {
+/// The directories of all indexes below a root. What cannot be listed below it is [passed over](readable).
+pub(super) fn places(root: &Path) -> Result<Vec<PathBuf>, Fault> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
     while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            match entry.file_name().to_str() {
-                Some(name) if name.starts_with("i-") => found.push(entry.path()),
-                Some(name) if name.starts_with("m-") => open.push(entry.path()),
+        let names = || fs::read_dir(&directory)?.map(|entry| Ok(entry?.file_name())).collect();
+        let names: io::Result<Vec<_>> = names();
+        let names = names.map_err(|error| fault::io("listing the indexes", &directory, error));
+        let names = if directory == root { Some(names?) } else { readable(names)? };
+        for name in names.into_iter().flatten() {
+            match name.to_str() {
+                Some(text) if text.starts_with("i-") => found.push(directory.join(name)),
+                Some(text) if text.starts_with("m-") => open.push(directory.join(name)),
                 _ => {}
             }
         }
     }
     found.sort();
     Ok(found)
+}
+
+/// What was read of something that a run may not need at all: `None`, with a warning, where it cannot be read. A run that
+/// does need it meets the same fault again. Errors: what passes with the moment.
+pub(super) fn readable<T>(read: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(fault) if fault.kind() == FaultKind::Fatal => {
+            tracing::warn!(%fault, "passed over what cannot be read");
+            Ok(None)
+        }
+        Err(fault) => Err(fault),
+    }
 }
 
 /// Whether an index stands in this directory. One without its meta file is none: nothing says what belongs to it.
