@@ -460,7 +460,10 @@ fn decode(known: &Known, row: &rusqlite::Row<'_>, bytes: &mut usize) -> Result<C
     let key_image = if op == Op::Update { width } else { 0 };
     let mut values = Vec::with_capacity(known.key.len());
     for at in &known.key {
-        let part = key_value(stored(key_image + at)?).ok_or("its key is not valid UTF-8")?;
+        let part = key_value(stored(key_image + at)?).ok_or(
+            "its key is not valid UTF-8, so that no document can be named after it; give the row another key or delete it, \
+             then call `SqliteCapture::forget_consumer`, since the record stays: every index is seeded anew",
+        )?;
         values.push(part);
     }
     let key = Key::new(values).map_err(|error| error.to_string())?;

@@ -61,7 +61,8 @@
 //! - A database that was restored from a backup, or copied, brings its consumers' positions and streams along, which the
 //!   destination has passed by then: call [`SqliteCapture::forget_consumer`] before it is opened. Do not replace the file
 //!   while anything runs.
-//! - Text that is not valid UTF-8 travels in images as its bytes; in a key it is an error. UTF-16 databases are refused.
+//! - Text that is not valid UTF-8 travels in images as its bytes; in a key it is an error, which ends every run
+//!   until the row has another key and the consumer was forgotten. UTF-16 databases are refused.
 //! - A key column that ignores case (`COLLATE NOCASE`) works, but its snapshot sorts the whole table for each page, and a
 //!   [`Related::columns`] must spell the key as its row does.
 

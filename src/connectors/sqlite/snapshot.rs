@@ -135,8 +135,11 @@ impl Scan {
             for at in 0..width {
                 let stored = row.get_ref(at).map_err(failed())?;
                 values.push(key_value(stored).ok_or_else(|| {
-                    database
-                        .unexpected(format!("`{}` has a key that is not valid UTF-8: {stored:?}", self.name))
+                    database.unexpected(format!(
+                        "`{}` has a key that is not valid UTF-8, {stored:?}, so that no document can be named after it; \
+                         give its row another key with an UPDATE",
+                        self.name
+                    ))
                 })?);
             }
             page.push(Key::new(values).map_err(|error| database.unexpected(error.to_string()))?);
