@@ -1,14 +1,15 @@
 //! A value comes out of the log, out of a snapshot and into a query as it stands in its row.
 
+use futures::StreamExt;
 use proptest::prelude::*;
 use rusqlite::types::Value as Stored;
 use syncline::connectors::sqlite::{IndexDefinition, SqliteDocuments};
 use syncline::document::{Content, DocumentId};
-use syncline::ports::DocumentBuilder;
+use syncline::ports::{ChangeCapture, DocumentBuilder, SnapshotTable};
 use syncline::row::Key;
 use syncline::value::Value;
 
-use super::world::{World, keys, opened, to_checkpoint};
+use super::world::{World, keys, opened, table, to_checkpoint};
 
 fn stored() -> impl Strategy<Value = Stored> {
     prop_oneof![
@@ -125,4 +126,33 @@ async fn text_that_is_not_utf8_travels_as_bytes_and_makes_no_key() {
         fault.message().contains("record 2 of its change log, of `t`: its key is not valid UTF-8"),
         "{fault}"
     );
+    // The record stays, whatever becomes of the row, and the error says the way past it.
+    world.run("DELETE FROM t WHERE v = ''");
+    let mut again = capture.open().await.unwrap();
+    let fault = loop {
+        if let Err(fault) = super::world::next(&mut again.changes).await {
+            break fault;
+        }
+    };
+    assert!(fault.message().contains("then call `SqliteCapture::forget_consumer`"), "{fault}");
+    capture.forget_consumer().await.unwrap();
+    let (again, changes, _) = opened(&capture).await;
+    assert_ne!(again.stream, stream.stream);
+    assert_eq!((changes.len(), keys(&capture, "t", None).await), (0, vec!["a".into()]));
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_named_stops_a_scan_until_it_has_another_key() {
+    let world = World::new("CREATE TABLE t(k TEXT PRIMARY KEY, v)");
+    world.run("INSERT INTO t VALUES ('a', 1), (CAST(x'ff' AS TEXT), 2)");
+    let capture = world.capture(&["t"]);
+    let (mut stream, ..) = opened(&capture).await;
+    let mut scan = capture.snapshot(&SnapshotTable::new(table("t")), None).await.unwrap();
+    let fault = scan.next().await.unwrap().unwrap_err();
+    assert!(fault.message().contains("`t` has a key that is not valid UTF-8"), "{fault}");
+    assert!(fault.message().contains("give its row another key with an UPDATE"), "{fault}");
+    world.run("UPDATE t SET k = 'b' WHERE v = 2");
+    let (changes, _) = to_checkpoint(&mut stream.changes).await;
+    assert_eq!(changes[0].key, Key::from("b"));
+    assert_eq!(keys(&capture, "t", None).await, ["a", "b"].map(Key::from));
 }

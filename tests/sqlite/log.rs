@@ -167,6 +167,32 @@ async fn b2_triggers_made_again_for_one_consumer_count_for_all() {
     assert_ne!(opened(&world.consumer("first", &["a"])).await.0.stream, first.stream);
 }
 
+/// The triggers of a table follow it under its new name, and their names are the database's.
+#[tokio::test]
+async fn a_renamed_table_leaves_its_name_to_another() {
+    let world = World::new(SCHEMA);
+    let (mut first, ..) = opened(&world.capture(&["a", "b"])).await;
+    world.run(
+        "BEGIN; ALTER TABLE a RENAME TO old_a; CREATE TABLE a(id INTEGER PRIMARY KEY, x NOT NULL);
+         INSERT INTO a SELECT * FROM old_a; COMMIT",
+    );
+    assert_eq!(next(&mut first.changes).await.unwrap_err().kind(), FaultKind::Transient);
+    let (mut second, ..) = opened(&world.capture(&["a", "b"])).await;
+    assert_ne!(second.stream, first.stream, "what was written between the two was not logged");
+    world.run("INSERT INTO old_a VALUES (1, 1); INSERT INTO a VALUES (2, 2)");
+    assert_eq!(told(&mut second.changes).await, [r#"+a/2 after {"id": 2, "x": 2}"#]);
+
+    world.run("ALTER TABLE a RENAME TO c; ALTER TABLE b RENAME TO a; ALTER TABLE c RENAME TO b");
+    assert_eq!(next(&mut second.changes).await.unwrap_err().kind(), FaultKind::Transient);
+    let (mut third, ..) = opened(&world.capture(&["a", "b"])).await;
+    assert_ne!(third.stream, second.stream, "each was logged under the other's name");
+    world.run("INSERT INTO b VALUES (3, 3)");
+    assert_eq!(told(&mut third.changes).await, [r#"+b/3 after {"id": 3, "x": 3}"#]);
+    // A table that has its own name again was logged throughout.
+    world.run("ALTER TABLE a RENAME TO c; ALTER TABLE c RENAME TO a");
+    assert_eq!(stream(&world, &["a", "b"]).await, third.stream);
+}
+
 #[tokio::test]
 async fn a_column_that_is_added_keeps_the_stream_and_comes_into_the_images() {
     let world = World::new(SCHEMA);
@@ -216,19 +242,35 @@ async fn another_consumer_may_widen_the_log_while_a_stream_runs() {
 }
 
 #[tokio::test]
-async fn a_running_stream_ends_where_its_ground_is_taken_away() {
-    for remove in [true, false] {
+async fn a_running_stream_whose_ground_is_taken_away_asks_to_be_opened_again() {
+    for (remove, others) in [(true, true), (true, false), (false, true), (false, false)] {
         let world = World::new(SCHEMA);
-        let capture = world.capture(&["a"]);
-        let (mut stream, ..) = opened(&capture).await;
-        let (_other, ..) = opened(&world.consumer("other", &["a"])).await;
+        let capture = world.capture(&["a"]).page_rows(1);
+        // One waits for commits, one is about to read its next page.
+        let (mut idle, _, position) = opened(&capture).await;
+        if others {
+            opened(&world.consumer("other", &["a"])).await;
+        }
+        world.run("INSERT INTO a VALUES (1, 1), (2, 2), (3, 3)");
+        let mut reading = capture.open().await.unwrap();
+        next(&mut reading.changes).await.unwrap();
         match remove {
             true => capture.remove_log().await.unwrap(),
             false => assert!(capture.forget_consumer().await.unwrap()),
         }
-        let fault = next(&mut stream.changes).await.unwrap_err();
-        assert_eq!(fault.kind(), if remove { FaultKind::Fatal } else { FaultKind::Transient }, "{fault}");
-        assert_ne!(opened(&capture).await.0.stream, stream.stream);
+        for stream in [&mut idle, &mut reading] {
+            let fault = loop {
+                match next(&mut stream.changes).await {
+                    Ok(_) => {}
+                    Err(fault) => break fault,
+                }
+            };
+            assert_eq!(fault.kind(), FaultKind::Transient, "{fault}");
+            assert!(fault.message().contains("the capture must be opened again"), "{fault}");
+        }
+        // A position of a stream that is no more means nothing, and fails nobody.
+        capture.confirm(&idle.stream, Position(position.0 + 1)).await.unwrap();
+        assert_ne!(opened(&capture).await.0.stream, idle.stream);
     }
 }
 

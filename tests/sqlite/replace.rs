@@ -115,6 +115,34 @@ async fn rows_that_a_foreign_key_removes_are_captured() {
     assert_eq!(told, [r#"-t/5 before {"id": 5, "p": 1}"#]);
 }
 
+/// Inside a trigger these are also the names of the rows that it fires for.
+#[tokio::test]
+async fn a_table_may_be_called_old_or_new() {
+    for name in ["old", "new", "OLD"] {
+        let world = World::new(&format!("CREATE TABLE {name}(id INTEGER PRIMARY KEY, u UNIQUE)"));
+        world.run(&format!("INSERT INTO {name} VALUES (1, 'a'), (2, 'b'), (3, 'c')"));
+        let (mut stream, ..) = opened(&world.capture(&[name])).await;
+        world.run(&format!("INSERT INTO {name} VALUES (4, 'd')"));
+        assert_eq!(told(&mut stream.changes).await, [format!(r#"+{name}/4 after {{"id": 4, "u": "d"}}"#)]);
+        world.run(&format!("UPDATE OR REPLACE {name} SET u = 'b' WHERE id = 4"));
+        assert_eq!(
+            told(&mut stream.changes).await,
+            [
+                format!(r#"+{name}/2 before {{"id": 2, "u": "b"}}"#),
+                format!(r#"+{name}/4 before {{"id": 4, "u": "d"}} after {{"id": 4, "u": "b"}}"#)
+            ]
+        );
+        world.run(&format!("REPLACE INTO {name} VALUES (5, 'a')"));
+        assert_eq!(
+            told(&mut stream.changes).await,
+            [
+                format!(r#"+{name}/1 before {{"id": 1, "u": "a"}}"#),
+                format!(r#"+{name}/5 after {{"id": 5, "u": "a"}}"#)
+            ]
+        );
+    }
+}
+
 /// A statement that may remove rows by the way, on few enough values that it often does.
 fn statement() -> impl Strategy<Value = String> {
     let value = || prop_oneof![(1..5_i8).prop_map(|value| value.to_string()), Just("NULL".to_owned())];

@@ -44,6 +44,53 @@ async fn kinds_that_sqlite_mixes_are_kept_apart() {
     assert_eq!(read(numbers).await, expected);
 }
 
+/// The cursor stands among the integers, and what is left are floats that come after all of them.
+#[tokio::test]
+async fn a_scan_goes_on_with_the_floats_where_the_integers_are_gone() {
+    let world = World::new(
+        "CREATE TABLE t(k NUMERIC PRIMARY KEY, v); INSERT INTO t(k) VALUES (1), (10), (0.5), (1.5)",
+    );
+    let capture = world.capture(&["t"]);
+    opened(&capture).await;
+    assert_eq!(keys(&capture, "t", None).await, [1.into(), 10.into(), 0.5.into(), Key::from(1.5)]);
+    world.run("DELETE FROM t WHERE typeof(k) = 'integer'");
+    assert_eq!(keys(&capture, "t", Some(&10.into())).await, [0.5, 1.5].map(Key::from));
+    // And no key before the cursor is given where the floats are gone that it stands among.
+    world.run("DELETE FROM t; INSERT INTO t(k) VALUES (3)");
+    assert_eq!(keys(&capture, "t", Some(&1.5.into())).await, []);
+}
+
+/// A key of the other kind that came while the scan went on is no place to resume from: every integer is before it.
+#[tokio::test]
+async fn a_float_that_comes_among_the_integers_hides_none_of_them() {
+    for (old, new) in
+        [(&[1, 2, 3].map(Key::from), 1.5.into()), (&[1.5, 2.5, 3.5].map(Key::from), Key::from(2))]
+    {
+        let world = World::new("CREATE TABLE t(k NUMERIC, l, PRIMARY KEY (k, l))");
+        let add = |key: &Key| {
+            let value = &format!("{:?}", key.values()[0]);
+            world.run(&format!("INSERT INTO t VALUES ({value}, 0)"));
+        };
+        old.iter().for_each(add);
+        let old: Vec<Key> =
+            old.iter().map(|key| Key::new([key.values()[0].clone(), 0.into()]).unwrap()).collect();
+        let capture = world.capture(&["t"]).page_rows(1);
+        opened(&capture).await;
+        let mut scan = capture.snapshot(&SnapshotTable::new(table("t")), None).await.unwrap();
+        let mut met = vec![scan.next().await.unwrap().unwrap()];
+        add(&new);
+        while let Some(key) = scan.next().await {
+            let key = key.unwrap();
+            met.push(key.clone());
+            let rest = keys(&capture, "t", Some(&key)).await;
+            let missed: Vec<&Key> =
+                old.iter().filter(|key| !met.contains(key) && !rest.contains(key)).collect();
+            assert!(missed.is_empty(), "after {key:?}: {missed:?}");
+        }
+        assert_eq!(met, old);
+    }
+}
+
 #[tokio::test]
 async fn composite_keys_are_read_column_by_column() {
     let pairs = "CREATE TABLE t(a TEXT, b INT, c, PRIMARY KEY (b, a)) WITHOUT ROWID;

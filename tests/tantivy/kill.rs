@@ -88,7 +88,7 @@ fn kill_after(mut child: Child, time: Duration) {
     child.wait().unwrap();
 }
 
-/// Every file of an index is in tantivy's own account of them, so that it is removed one day, or is a lock.
+/// Every file of an index is in tantivy's own account of them, so that it is removed one day, or is a lock or the marker.
 async fn no_file_is_forgotten(indexes: &Path) {
     let sink = open(indexes);
     for name in INDEXES {
@@ -99,7 +99,7 @@ async fn no_file_is_forgotten(indexes: &Path) {
         for path in files(&own) {
             let file = path.file_name().unwrap().to_str().unwrap().to_owned();
             let known = managed.contains(&format!("\"{file}\"")) || file.ends_with(".lock");
-            assert!(known || file == ".managed.json", "{file} is forgotten");
+            assert!(known || [".managed.json", "syncline.index"].contains(&&*file), "{file} is forgotten");
         }
     }
 }

@@ -108,16 +108,84 @@ async fn a_damaged_index_is_named_and_not_touched() {
 }
 
 #[tokio::test]
+async fn a_run_begins_beside_indexes_that_it_does_not_use_and_cannot_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = open(dir.path());
+    flush(&sink, [put(id("a", 1), "{}", (0, 1)), put(id("b", 1), "{}", (0, 1))]).await;
+    let first = sink.begin(syncline::document::Epoch(7)).await.unwrap();
+    flush(&sink, [put(id("b", 2), "{}", (first.0, 1))]).await;
+    drop(sink);
+    std::fs::write(dir.path().join("i-a/meta.json"), "{ no").unwrap();
+    std::fs::write(dir.path().join("i-file"), "").unwrap();
+    std::fs::write(dir.path().join("m-file"), "").unwrap();
+    // What can be read still tells the epoch that its file does not.
+    std::fs::remove_file(dir.path().join("epoch")).unwrap();
+    let sink = open(dir.path());
+    let second = sink.begin(syncline::document::Epoch(0)).await.unwrap();
+    assert_eq!(second.0, first.0 + 1);
+    flush(&sink, [put(id("b", 2), r#"{"n":2}"#, (second.0, 1))]).await;
+    assert_eq!(sink.count(&index("b")).unwrap(), 2);
+    // The one that is used says what ails it.
+    let fault = sink.ensure_index(&mapping("a", &FIELDS)).await.unwrap_err();
+    assert!(fault.message().contains("i-a"), "{fault}");
+}
+
+#[tokio::test]
 async fn an_index_of_another_program_is_refused() {
     use syncline::connectors::tantivy::library::{Index, schema::Schema};
     let dir = tempfile::tempdir().unwrap();
     let own = dir.path().join("i-a");
     std::fs::create_dir(&own).unwrap();
     Index::create_in_dir(&own, Schema::builder().build()).unwrap();
+    std::fs::write(own.join(".tmpXyZ"), "being written").unwrap();
     let sink = open(dir.path());
     let fault = sink.ensure_index(&mapping("a", &FIELDS)).await.unwrap_err();
     assert!(fault.message().contains("was not written by this version of the sink"), "{fault}");
+    assert!(own.join(".tmpXyZ").exists());
     assert!(sink.count(&index("a")).is_err());
+}
+
+/// What stands in the place of an index is replaced only where all of it is the sink's.
+#[tokio::test]
+async fn files_of_others_are_named_and_never_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |path: &str| dir.path().join(path);
+    std::fs::create_dir_all(file("i-foreign")).unwrap();
+    std::fs::create_dir_all(file("i-empty")).unwrap();
+    std::fs::create_dir_all(file("tmp")).unwrap();
+    for path in ["i-foreign/letter.txt", "tmp/letter.txt", "i-file"] {
+        std::fs::write(file(path), "Dear Ada").unwrap();
+    }
+    let sink = open(dir.path());
+    for name in ["foreign", "file"] {
+        let writes = [put(id(name, 1), "{}", (0, 1))].into_iter().collect();
+        for fault in [
+            sink.ensure_index(&mapping(name, &FIELDS)).await.unwrap_err(),
+            sink.flush(&writes, false).await.unwrap_err(),
+            sink.clear(&index(name)).await.unwrap_err(),
+        ] {
+            assert_eq!(fault.kind(), FaultKind::Fatal, "{fault}");
+            assert!(fault.message().contains(&format!("i-{name}")), "{fault}");
+        }
+    }
+    let fault = sink.ensure_index(&mapping("foreign", &FIELDS)).await.unwrap_err();
+    assert!(fault.message().contains("holds \"letter.txt\", which is not the sink's"), "{fault}");
+    sink.ensure_index(&mapping("empty", &FIELDS)).await.unwrap();
+    flush(&sink, [put(id("empty", 1), "{}", (0, 1))]).await;
+
+    // Nor what was put beside an index of its own: one with other fields, and one that lost its meta file.
+    std::fs::write(file("i-empty/notes.txt"), "x").unwrap();
+    let fault = sink.ensure_index(&mapping("empty", &[])).await.unwrap_err();
+    assert!(fault.message().contains("holds \"notes.txt\", which is not the sink's"), "{fault}");
+    assert_eq!(sink.count(&index("empty")).unwrap(), 1);
+    std::fs::remove_file(file("i-empty/meta.json")).unwrap();
+    sink.ensure_index(&mapping("empty", &FIELDS)).await.unwrap_err();
+    std::fs::remove_file(file("i-empty/notes.txt")).unwrap();
+    sink.ensure_index(&mapping("empty", &FIELDS)).await.unwrap();
+    assert_eq!(sink.count(&index("empty")).unwrap(), 0);
+    for path in ["i-foreign/letter.txt", "tmp/letter.txt", "i-file"] {
+        assert_eq!(std::fs::read_to_string(file(path)).unwrap(), "Dear Ada", "{path}");
+    }
 }
 
 #[tokio::test]
@@ -145,7 +213,7 @@ async fn files_that_were_not_renamed_when_a_process_died_are_removed() {
     let sink = open(dir.path());
     flush(&sink, [put(id("a", 1), "{}", (0, 1))]).await;
     drop(sink);
-    let left: [PathBuf; 2] = [dir.path().join("i-a/.tmpXyZ"), dir.path().join("tmp/new/half")];
+    let left: [PathBuf; 2] = [dir.path().join("i-a/.tmpXyZ"), dir.path().join("syncline.tmp/new/half")];
     for path in &left {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "half").unwrap();

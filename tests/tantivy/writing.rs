@@ -163,6 +163,17 @@ async fn a_document_that_does_not_fit_is_rejected_alone_and_its_predecessor_stay
 }
 
 #[tokio::test]
+async fn a_document_that_could_not_be_stored_is_deleted_already() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = open(dir.path());
+    let long = "x".repeat(70_000);
+    // Alone, and among others.
+    flush(&sink, [remove(id("a", long.as_str()), (0, 1))]).await;
+    flush(&sink, [put(id("a", 1), "{}", (0, 2)), remove(id("a", long.as_str()), (0, 2))]).await;
+    assert_eq!(all(&sink, "a"), [("1".into(), "{}".into())]);
+}
+
+#[tokio::test]
 async fn extreme_documents_are_taken_or_rejected_but_fail_no_call() {
     let dir = tempfile::tempdir().unwrap();
     let sink = open(dir.path());

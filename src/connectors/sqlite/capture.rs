@@ -116,7 +116,7 @@ impl SqliteCapture {
     }
 
     /// Removes the change log with its triggers and all consumers, of this name or another: the database is as if it had
-    /// never been captured. A capture that is running fails, and makes a new log when it is opened again.
+    /// never been captured. A capture that is running fails as transient, and makes a new log when it is opened again.
     ///
     /// Errors: a database that cannot be opened or is busy.
     pub async fn remove_log(&self) -> Result<(), Fault> {
@@ -312,8 +312,16 @@ struct Reader {
 
 impl Reader {
     /// The next items there are: a page of the log, with a checkpoint where that reaches the end. Empty where nothing
-    /// was committed, or where a page held only records of others.
+    /// was committed, or where a page held only records of others. Errors: stale, where the log was removed meanwhile,
+    /// whatever read it was that missed a table of it.
     fn step(&mut self) -> Result<VecDeque<Captured>, SqliteError> {
+        self.try_step().map_err(|error| match log::is_whole(&self.connection) {
+            Ok(false) => self.database.stale("the change log was removed"),
+            _ => error,
+        })
+    }
+
+    fn try_step(&mut self) -> Result<VecDeque<Captured>, SqliteError> {
         let mut items = VecDeque::new();
         let first = self.data_version.is_none();
         if self.read == self.end && !self.look()? {
@@ -452,7 +460,10 @@ fn decode(known: &Known, row: &rusqlite::Row<'_>, bytes: &mut usize) -> Result<C
     let key_image = if op == Op::Update { width } else { 0 };
     let mut values = Vec::with_capacity(known.key.len());
     for at in &known.key {
-        let part = key_value(stored(key_image + at)?).ok_or("its key is not valid UTF-8")?;
+        let part = key_value(stored(key_image + at)?).ok_or(
+            "its key is not valid UTF-8, so that no document can be named after it; give the row another key or delete it, \
+             then call `SqliteCapture::forget_consumer`, since the record stays: every index is seeded anew",
+        )?;
         values.push(part);
     }
     let key = Key::new(values).map_err(|error| error.to_string())?;

@@ -237,7 +237,8 @@ fn query(
             key.push(part.ok_or_else(|| {
                 let index = &index.name;
                 database.unexpected(format!(
-                    "the query of index `{index}` for `{table}` yields a key that is not valid UTF-8"
+                    "the query of index `{index}` for `{table}` yields a key that is not valid UTF-8; give \
+                     the row that holds it another one, or keep it out by a condition"
                 ))
             })?);
         }

@@ -18,6 +18,9 @@ use super::schema::{OWN, Table};
 use super::triggers::triggers;
 use crate::name::{StreamId, TableName};
 
+/// The log's tables, without what their names begin with.
+const TABLES: [&str; 5] = ["changes", "shapes", "tables", "consumers", "log"];
+
 /// The version of the layout. Another one is refused, because it was written by another version of this crate.
 const LAYOUT: i64 = 1;
 
@@ -168,8 +171,11 @@ fn install_table(database: &Database, connection: &Connection, table: &Table) ->
         )
         .map_err(failed())?;
     let id = connection.last_insert_rowid();
-    for (_, sql) in triggers(table, table.columns.len(), id) {
-        connection.execute_batch(&sql).map_err(failed())?;
+    for (name, sql) in triggers(table, table.columns.len(), id) {
+        // A table that was renamed has taken the triggers of this name along; they log another table's rows as this one's.
+        connection
+            .execute_batch(&format!("DROP TRIGGER IF EXISTS {}; {sql}", quoted(&name)))
+            .map_err(failed())?;
     }
     connection
         .execute(
@@ -351,8 +357,21 @@ pub(super) fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Durably moves a consumer forward, never back, and removes what every consumer has confirmed. A stream that the
-/// consumer no longer has is passed over: its positions mean nothing any more.
+/// consumer no longer has is passed over, also where the log is gone: its positions mean nothing any more.
 pub(super) fn confirm(
+    database: &Database,
+    connection: &Connection,
+    consumer: &str,
+    stream: &StreamId,
+    position: u64,
+) -> Result<(), SqliteError> {
+    match try_confirm(database, connection, consumer, stream, position) {
+        Err(_) if matches!(is_whole(connection), Ok(false)) => Ok(()),
+        confirmed => confirmed,
+    }
+}
+
+fn try_confirm(
     database: &Database,
     connection: &Connection,
     consumer: &str,
@@ -438,12 +457,17 @@ pub(super) fn remove(database: &Database, connection: &Connection) -> Result<(),
         })
         .map_err(database.failed(doing))?;
     drop_triggers(&transaction, names.iter()).map_err(database.failed(doing))?;
-    for table in ["changes", "shapes", "tables", "consumers", "log"] {
+    for table in TABLES {
         transaction
             .execute_batch(&format!("DROP TABLE IF EXISTS {OWN}{table}"))
             .map_err(database.failed(doing))?;
     }
     transaction.commit().map_err(database.failed(doing))
+}
+
+/// Whether every table of the log is there. They are made, and removed, in one transaction.
+pub(super) fn is_whole(connection: &Connection) -> rusqlite::Result<bool> {
+    TABLES.into_iter().try_fold(true, |whole, table| Ok(whole && exists(connection, table)?))
 }
 
 fn exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> {

@@ -55,10 +55,14 @@
 //! - The triggers name the tables' columns. `ALTER TABLE ... DROP COLUMN` is refused while they are there: drop the table's
 //!   triggers `syncline_*` in the same migration, and the next opening makes them again, under another stream.
 //!   `ALTER TABLE ... RENAME COLUMN` passes, and brings another stream too.
+//! - A table that is renamed takes its triggers along. Its old name may go to a new table in the same transaction: the run
+//!   opens the capture again, which makes the triggers anew and brings another stream. Where nothing goes by the captured name
+//!   any more, the run ends with an error.
 //! - A database that was restored from a backup, or copied, brings its consumers' positions and streams along, which the
 //!   destination has passed by then: call [`SqliteCapture::forget_consumer`] before it is opened. Do not replace the file
 //!   while anything runs.
-//! - Text that is not valid UTF-8 travels in images as its bytes; in a key it is an error. UTF-16 databases are refused.
+//! - Text that is not valid UTF-8 travels in images as its bytes; in a key it is an error, which ends every run
+//!   until the row has another key and the consumer was forgotten. UTF-16 databases are refused.
 //! - A key column that ignores case (`COLLATE NOCASE`) works, but its snapshot sorts the whole table for each page, and a
 //!   [`Related::columns`] must spell the key as its row does.
 

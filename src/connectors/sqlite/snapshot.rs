@@ -26,6 +26,10 @@ struct Scan {
     /// Whether the values of a key column are ordered by kind first. SQLite orders integers and floats among each other,
     /// a [`Value`] does not; ranking them costs the use of the index, so it is done only where both kinds are there.
     ranked: bool,
+    /// Where they are not ordered by kind: the columns that hold numbers of one kind, each with the other kind. Rows of that
+    /// came since, and are captured live; a cursor on one of them would hide what comes after it in the one order and
+    /// before it in the other.
+    passed_over: Vec<(String, &'static str)>,
     page_rows: usize,
 }
 
@@ -36,11 +40,11 @@ pub(super) async fn keys(
     page_rows: usize,
 ) -> Result<KeyStream, Fault> {
     let connections = Arc::clone(connections);
-    let scan = connections
+    let (scan, after) = connections
         .run(move |database, connection| {
             let table = Table::read(database, connection, &name)?;
-            let ranked = mixes_numbers(database, connection, &table)?;
-            Ok(Scan { name, table, ranked, page_rows })
+            let scan = Scan::of(database, connection, name, table, after.as_ref(), page_rows)?;
+            Ok((scan, after))
         })
         .await?;
     let scan = Arc::new(scan);
@@ -59,28 +63,46 @@ pub(super) async fn keys(
     Ok(pages.try_flatten().boxed())
 }
 
-/// Whether a key column holds both integers and floats now. Rows of the other kind that come later are captured live, so
-/// that it does not matter where the scan meets them.
-fn mixes_numbers(database: &Database, connection: &Connection, table: &Table) -> Result<bool, SqliteError> {
-    for column in table.key_columns().filter(|column| column.mixes_numbers) {
-        let (table, column) = (quoted(&table.name), quoted(&column.name));
-        let holds = |kind: &str| {
-            connection
-                .query_row(
-                    &format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE typeof({column}) = '{kind}')"),
-                    [],
-                    |row| row.get::<_, bool>(0),
-                )
-                .map_err(database.failed(format!("looking at the keys of {table}")))
-        };
-        if holds("real")? && holds("integer")? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 impl Scan {
+    /// Each opening looks anew at what the columns hold. The cursor counts as one more row: where it stands among the
+    /// integers, every float comes after it, also when no integer is left.
+    fn of(
+        database: &Database,
+        connection: &Connection,
+        name: TableName,
+        table: Table,
+        after: Option<&Key>,
+        page_rows: usize,
+    ) -> Result<Self, SqliteError> {
+        let mut ranked = false;
+        let mut passed_over = Vec::new();
+        for (at, column) in table.key_columns().enumerate().filter(|(_, column)| column.mixes_numbers) {
+            let cursor = after.and_then(|key| key.values().get(at));
+            let (table, quoted_column) = (quoted(&table.name), quoted(&column.name));
+            let holds = |kind: &str| {
+                connection
+                    .query_row(
+                        &format!(
+                            "SELECT EXISTS (SELECT 1 FROM {table} WHERE typeof({quoted_column}) = '{kind}')"
+                        ),
+                        [],
+                        |row| row.get::<_, bool>(0),
+                    )
+                    .map_err(database.failed(format!("looking at the keys of {table}")))
+            };
+            let reals = matches!(cursor, Some(Value::Float(_))) || holds("real")?;
+            if reals && (matches!(cursor, Some(Value::Int(_))) || holds("integer")?) {
+                ranked = true;
+            } else {
+                passed_over.push((column.name.clone(), if reals { "integer" } else { "real" }));
+            }
+        }
+        if ranked {
+            passed_over.clear();
+        }
+        Ok(Self { name, table, ranked, passed_over, page_rows })
+    }
+
     fn page(
         &self,
         database: &Database,
@@ -113,8 +135,11 @@ impl Scan {
             for at in 0..width {
                 let stored = row.get_ref(at).map_err(failed())?;
                 values.push(key_value(stored).ok_or_else(|| {
-                    database
-                        .unexpected(format!("`{}` has a key that is not valid UTF-8: {stored:?}", self.name))
+                    database.unexpected(format!(
+                        "`{}` has a key that is not valid UTF-8, {stored:?}, so that no document can be named after it; \
+                         give its row another key with an UPDATE",
+                        self.name
+                    ))
                 })?);
             }
             page.push(Key::new(values).map_err(|error| database.unexpected(error.to_string()))?);
@@ -135,7 +160,10 @@ impl Scan {
             }
             terms.push(name.clone());
         }
-        let known = names.iter().map(|name| format!("{name} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
+        let known = names.iter().map(|name| format!("{name} IS NOT NULL"));
+        let kinds =
+            self.passed_over.iter().map(|(name, kind)| format!("typeof({}) <> '{kind}'", quoted(name)));
+        let known = known.chain(kinds).collect::<Vec<_>>().join(" AND ");
         let order = terms.iter().map(|term| format!("{term} COLLATE BINARY")).collect::<Vec<_>>().join(", ");
         let after = match resumed {
             true => {
@@ -170,7 +198,7 @@ mod tests {
         connection.execute_batch(create).unwrap();
         let name = TableName::new("t").unwrap();
         let table = Table::read(&Database::new("t.db"), &connection, &name).unwrap();
-        let scan = Scan { name, table, ranked: false, page_rows: 1000 };
+        let scan = Scan::of(&Database::new("t.db"), &connection, name, table, None, 1000).unwrap();
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", scan.sql(true))).unwrap();
         let nulls = vec![rusqlite::types::Null; statement.parameter_count()];
         let plan: Vec<String> = statement

@@ -81,18 +81,16 @@ pub(super) fn triggers(table: &Table, width: usize, shape: i64) -> Vec<(String, 
         })
         .collect::<Vec<_>>()
         .join(" OR ");
-    let replaced = log(Op::Replace, &[""]);
+    // By another name: where the table is called `old` or `new`, those words would mean it, and not the rows.
+    let replaced = format!("{} FROM {on} AS {OWN}held", log(Op::Replace, &[""]));
     [
-        (
-            "before_insert",
-            format!("BEFORE INSERT ON {on} BEGIN {replaced} FROM {on} WHERE {in_the_way}; END"),
-        ),
+        ("before_insert", format!("BEFORE INSERT ON {on} BEGIN {replaced} WHERE {in_the_way}; END")),
         ("inserted", format!("AFTER INSERT ON {on} BEGIN {}; END", log(Op::Insert, &["NEW."]))),
         (
             "before_update",
             format!(
                 "BEFORE UPDATE ON {on} WHEN {moved} \
-                 BEGIN {replaced} FROM {on} WHERE ({in_the_way}) AND NOT ({itself}); END"
+                 BEGIN {replaced} WHERE ({in_the_way}) AND NOT ({itself}); END"
             ),
         ),
         ("updated", format!("AFTER UPDATE ON {on} BEGIN {}; END", log(Op::Update, &["OLD.", "NEW."]))),

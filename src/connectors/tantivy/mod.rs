@@ -26,7 +26,7 @@
 //!
 //! Each index is a tantivy index of its own, in a directory of its own, whose name is an injective encoding of the
 //! index's. One whose mapping has changed is replaced by an empty one, which the engine seeds again; so is one whose
-//! directory was removed.
+//! directory was removed. What others have put in such a directory is never removed: the sink refuses to replace it.
 //!
 //! # What is durable
 //!

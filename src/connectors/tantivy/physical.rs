@@ -13,7 +13,7 @@ use super::call::Call;
 use super::fault;
 use super::layout::{self, Layout};
 use super::payload::Payload;
-use super::root::{Durable, META, Root, holds_index, place};
+use super::root::{Durable, LEFTOVER, META, Root, holds_index, place};
 use super::versions::Versions;
 use crate::document::{Content, Epoch, Version, Write};
 use crate::error::{Fault, FaultKind, RejectedDocument};
@@ -51,8 +51,6 @@ impl Physical {
         if !holds_index(&path)? {
             return Ok(None);
         }
-        remove_leftovers(&path)
-            .map_err(|error| fault::io(format!("opening index `{name}`"), &path, error))?;
         let failed = |error| fault::tantivy(format!("opening index `{name}`"), &path, error);
         let index = Durable::open(&path).and_then(Index::open).map_err(failed)?;
         let metas = index.load_metas().map_err(failed)?;
@@ -64,12 +62,14 @@ impl Physical {
                 path.display()
             )));
         };
+        remove_leftovers(&path)
+            .map_err(|error| fault::io(format!("opening index `{name}`"), &path, error))?;
         let (name, options) = (name.clone(), options.clone());
         Ok(Some(Self { layout, name, path, index, options, writer: None, clean: true, payload, versions }))
     }
 
     /// Creates the index of this name, in the place of the one that may stand there. After a crash in between the old
-    /// one stands there, or none.
+    /// one stands there, or none. Errors: fatal, where something stands there that is not the sink's.
     pub(super) fn create(
         root: &Root,
         name: &IndexName,
@@ -79,6 +79,7 @@ impl Physical {
     ) -> Result<Self, Fault> {
         let doing = format!("creating index `{name}`");
         let path = place(root.path(), name);
+        root.check_place(name)?;
         let built = root.temporary("new").map_err(|error| fault::io(&doing, root.path(), error))?;
         let write = || {
             let directory = Durable::open(&built)?;
@@ -146,7 +147,9 @@ impl Physical {
             let id = write.document.id.sink_id();
             let document = match &write.document.content {
                 Content::Upsert(body) => self.layout.document(&id, write.version, body).map(Some),
-                Content::Delete => self.layout.check_id(&id).map(|()| None),
+                // What no id of an index names is gone, as it was asked for.
+                Content::Delete if self.layout.check_id(&id).is_err() => continue,
+                Content::Delete => Ok(None),
             };
             let document = match document {
                 Ok(document) => document,
@@ -358,7 +361,7 @@ fn settled(writer: IndexWriter) -> ::tantivy::Result<IndexWriter> {
 fn remove_leftovers(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with(".tmp")) {
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(LEFTOVER)) {
             fs::remove_file(entry.path())?;
         }
     }

@@ -13,7 +13,7 @@ use ::tantivy::directory::{
 
 use super::fault;
 use crate::document::Epoch;
-use crate::error::Fault;
+use crate::error::{Fault, FaultKind};
 use crate::name::IndexName;
 
 /// The file whose replacement makes a commit.
@@ -21,7 +21,13 @@ pub(super) const META: &str = "meta.json";
 
 const LOCK: &str = "syncline.lock";
 const EPOCH: &str = "epoch";
-const TEMPORARY: &str = "tmp";
+/// Emptied at each opening, and so by a name that nobody else gives to anything.
+const TEMPORARY: &str = "syncline.tmp";
+/// The file that says of an index's directory whose it is, also where it has lost its meta file.
+const MARKER: &str = "syncline.index";
+
+/// How the name begins of what tantivy writes before it renames it.
+pub(super) const LEFTOVER: &str = ".tmp";
 
 /// The longest component of an encoded name, well under what any file system takes.
 const COMPONENT_BYTES: usize = 120;
@@ -68,10 +74,39 @@ impl Root {
         Ok(path)
     }
 
-    /// Puts the directory `built` in the place of an index. What stood there is gone once this returns; after a crash in
-    /// between there is the old index, or none, or the new one.
+    /// Makes sure that the place of an index is free, or holds nothing but what the sink has written, whole or not.
+    /// Errors: fatal, with the first thing that is somebody else's.
+    pub(super) fn check_place(&self, index: &IndexName) -> Result<(), Fault> {
+        let place = place(&self.path, index);
+        let failed = |error| fault::io(format!("looking at the place of index `{index}`"), &place, error);
+        let mut names = Vec::new();
+        match fs::read_dir(&place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => {
+                for entry in entries.map_err(failed)? {
+                    names.push(entry.map_err(failed)?.file_name());
+                }
+            }
+        }
+        names.sort();
+        // Where neither says that the directory is the sink's, even files of the library are another program's. A meta
+        // file was looked into before.
+        let own = names.iter().any(|name| name == MARKER || name == META);
+        match names.iter().find(|name| !own || !name.to_str().is_some_and(is_own_file)) {
+            None => Ok(()),
+            Some(name) => Err(Fault::fatal(format!(
+                "index `{index}` is to be created in {}, but that holds {name:?}, which is not the sink's; move it away, and \
+                 the index is created and seeded",
+                place.display()
+            ))),
+        }
+    }
+
+    /// Puts the directory `built` in the place of an index, which was [checked](Self::check_place). What stood there is
+    /// gone once this returns; after a crash in between there is the old index, or none, or the new one.
     pub(super) fn install(&self, built: &Path, index: &IndexName) -> io::Result<()> {
         let place = place(&self.path, index);
+        File::create(built.join(MARKER))?.sync_all()?;
         let parent = place.parent().unwrap_or(&self.path);
         create_dirs(parent)?;
         if place.try_exists()? {
@@ -135,16 +170,19 @@ pub(super) fn place(root: &Path, index: &IndexName) -> PathBuf {
     path
 }
 
-/// The directories of all indexes below a root.
-pub(super) fn places(root: &Path) -> io::Result<Vec<PathBuf>> {
+/// The directories of all indexes below a root. What cannot be listed below it is [passed over](readable).
+pub(super) fn places(root: &Path) -> Result<Vec<PathBuf>, Fault> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
     while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            match entry.file_name().to_str() {
-                Some(name) if name.starts_with("i-") => found.push(entry.path()),
-                Some(name) if name.starts_with("m-") => open.push(entry.path()),
+        let names = || fs::read_dir(&directory)?.map(|entry| Ok(entry?.file_name())).collect();
+        let names: io::Result<Vec<_>> = names();
+        let names = names.map_err(|error| fault::io("listing the indexes", &directory, error));
+        let names = if directory == root { Some(names?) } else { readable(names)? };
+        for name in names.into_iter().flatten() {
+            match name.to_str() {
+                Some(text) if text.starts_with("i-") => found.push(directory.join(name)),
+                Some(text) if text.starts_with("m-") => open.push(directory.join(name)),
                 _ => {}
             }
         }
@@ -153,10 +191,34 @@ pub(super) fn places(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// What was read of something that a run may not need at all: `None`, with a warning, where it cannot be read. A run that
+/// does need it meets the same fault again. Errors: what passes with the moment.
+pub(super) fn readable<T>(read: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(fault) if fault.kind() == FaultKind::Fatal => {
+            tracing::warn!(%fault, "passed over what cannot be read");
+            Ok(None)
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
 /// Whether an index stands in this directory. One without its meta file is none: nothing says what belongs to it.
 pub(super) fn holds_index(path: &Path) -> Result<bool, Fault> {
     let meta = path.join(META);
     meta.try_exists().map_err(|error| fault::io("looking for an index", &meta, error))
+}
+
+/// Whether a file of an index's directory goes by a name that the sink and its library give: those that are replaced whole
+/// and what they are written to first, the locks, and the parts of a segment, which are named after its UUID.
+fn is_own_file(name: &str) -> bool {
+    let segment =
+        |stem: &str| stem.len() == 32 && stem.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    [MARKER, META, ".managed.json"].contains(&name)
+        || name.starts_with(".tantivy-")
+        || name.starts_with(LEFTOVER)
+        || name.split_once('.').is_some_and(|(stem, _)| segment(stem))
 }
 
 fn create_dirs(path: &Path) -> io::Result<()> {

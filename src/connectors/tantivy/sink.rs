@@ -9,10 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use ::tantivy::indexer::IndexWriterOptions;
 
 use super::call::{Call, superseded};
-use super::fault;
 use super::layout::Layout;
 use super::physical::{Physical, epoch_of};
-use super::root::{Root, holds_index, places};
+use super::root::{Root, holds_index, places, readable};
 use super::versions::Versions;
 use super::{TantivyReader, TantivySink, TantivySinkBuilder};
 use crate::document::{Epoch, Write, Writes};
@@ -65,11 +64,9 @@ impl Writing {
     fn begin(&mut self, least: Epoch) -> Result<Epoch, Fault> {
         // The epoch file may have been deleted by hand; the documents still know.
         let mut newest = self.epoch;
-        let list = places(self.root.path());
-        for path in list.map_err(|error| fault::io("listing the indexes", self.root.path(), error))? {
-            if holds_index(&path)? {
-                newest = newest.max(epoch_of(&path)?);
-            }
+        for path in places(self.root.path())? {
+            let epoch = holds_index(&path).and_then(|there| there.then(|| epoch_of(&path)).transpose());
+            newest = newest.max(readable(epoch)?.flatten().unwrap_or_default());
         }
         let next = newest.0.checked_add(1).map(Epoch);
         let next = next.ok_or_else(|| Fault::fatal("there is no epoch after the last one"))?.max(least);
