@@ -116,7 +116,7 @@ fn pipeline(changes: u64) -> u64 {
         }
         let room = pipeline.capacity(Lane::Live);
         if room > 0 && !ended {
-            let mut items = Captures::default();
+            let mut items = Captures::with_capacity(room);
             while items.changes().len() < room && !ended {
                 match source.next() {
                     Some(item) => items.push(item),

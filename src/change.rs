@@ -161,6 +161,12 @@ pub struct Captures {
 }
 
 impl Captures {
+    /// Room for this many changes.
+    #[must_use]
+    pub fn with_capacity(changes: usize) -> Self {
+        Self { changes: Vec::with_capacity(changes), checkpoints: Vec::new() }
+    }
+
     /// Takes the next item.
     pub fn push(&mut self, item: Captured) {
         match item {

@@ -132,8 +132,8 @@ pub struct RetryPolicy {
     /// How long an attempt may take. One that takes longer is given up and counts as failed; what it sent may still
     /// arrive.
     pub attempt_timeout: Duration,
-    /// The seed of the jitter.
-    pub seed: u64,
+    /// The seed of the jitter, for delays that can be told before. `None`: the driver draws one for each run.
+    pub seed: Option<u64>,
 }
 
 impl Default for RetryPolicy {
@@ -143,7 +143,7 @@ impl Default for RetryPolicy {
             delay_max: Duration::from_secs(30),
             attempts: 10,
             attempt_timeout: Duration::from_secs(60),
-            seed: 0,
+            seed: None,
         }
     }
 }

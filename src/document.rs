@@ -48,8 +48,8 @@ impl fmt::Display for DocumentId {
 /// | part | text |
 /// | --- | --- |
 /// | integer | its digits: `42`, `-7` |
-/// | text | itself, where it could be nothing else: `eu` |
-/// | text that could be read as another part | after a `'`: `'42`, `'`, `'true` |
+/// | text | itself: `eu`, `007`, `+491234` |
+/// | text that is empty, begins with `'` or `~`, or is the very text of an integer or a boolean | after a `'`: `'`, `''`, `'42`, `'true` |
 /// | null, booleans | `~`, `true`, `false` |
 /// | float | `f` and the 16 hexadecimal digits of its bits, after a `~`: `~f3ff0000000000000` |
 /// | bytes | `~x` and their hexadecimal digits: `~x00ff` |
@@ -102,9 +102,19 @@ fn reads_as_another_part(text: &str) -> bool {
     match text.as_bytes() {
         [] => true,
         [b'\'' | b'~', ..] => true,
-        [b'-' | b'0'..=b'9', ..] => text.parse::<i64>().is_ok(),
-        _ => matches!(text, "true" | "false"),
+        _ => matches!(text, "true" | "false") || integer(text).is_some(),
     }
+}
+
+/// The integer whose one text this is. Rust reads `+7` and `007` as integers too, and writes them as `7`.
+fn integer(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let canonical = match digits.as_bytes() {
+        [b'0'] => digits.len() == text.len(),
+        [b'1'..=b'9', ..] => true,
+        _ => false,
+    };
+    text.parse().ok().filter(|_| canonical)
 }
 
 /// The key that [`encode_key`] wrote as `id`; `None` where it wrote no such text.
@@ -112,7 +122,7 @@ fn reads_as_another_part(text: &str) -> bool {
 pub fn decode_key(id: &str) -> Option<Key> {
     let values: Option<Vec<Value>> = id.split(':').map(decode_value).collect();
     let key = Key::new(values?).ok()?;
-    // Only what `encode_key` writes is an id: `007` is not another name of `7`.
+    // Only what `encode_key` writes is an id: `'007` is not another name of `007`.
     (encode_key(&key) == id).then_some(key)
 }
 
@@ -128,9 +138,9 @@ fn decode_value(part: &str) -> Option<Value> {
         ),
         b"true" => Value::Bool(true),
         b"false" => Value::Bool(false),
-        _ => match part.parse::<i64>() {
-            Ok(value) => Value::Int(value),
-            Err(_) => Value::Text(unescape(part)?.into()),
+        _ => match integer(part) {
+            Some(value) => Value::Int(value),
+            None => Value::Text(unescape(part)?.into()),
         },
     })
 }
@@ -316,6 +326,7 @@ mod tests {
         assert_eq!(id(&["eu".into(), 42.into()]), "eu:42");
         assert_eq!(id(&["42".into()]), "'42");
         assert_eq!(id(&["".into()]), "'");
+        assert_eq!(id(&["'".into(), "~".into(), "true".into()]), "'':'~:'true");
         assert_eq!(id(&[Value::Null, true.into(), 1.0.into()]), "~:true:~f3ff0000000000000");
         assert_eq!(id(&[vec![0_u8, 255].into()]), "~x00ff");
     }
@@ -329,8 +340,25 @@ mod tests {
 
     #[test]
     fn what_was_not_encoded_does_not_decode() {
-        for id in ["007", "+7", "~q", "~x0", "%41", "a%", "~f1", "'a", ""] {
+        for id in ["'007", "'+7", "'-0", "~q", "~x0", "~x+1", "~f+", "%41", "a%", "~f1", "'a", ""] {
             assert_eq!(decode_key(id), None, "{id}");
+        }
+    }
+
+    /// Only the one text that an integer is written as stands in its way: a telephone number or a code does not.
+    #[test]
+    fn texts_that_look_like_numbers_and_are_none_stay_themselves() {
+        for text in ["+491234", "007", "-0", "+0", "00", "-", "+", "-01", "9223372036854775808", "1e3", "1 "]
+        {
+            assert_eq!(id(&[text.into()]), text);
+            assert_eq!(decode_key(text), Some(Key::single(text)), "{text}");
+        }
+        for number in [0, -7, 42, i64::MAX, i64::MIN] {
+            let text = alloc::format!("{number}");
+            assert_eq!(id(&[number.into()]), text);
+            assert_eq!(decode_key(&text), Some(Key::single(number)), "{text}");
+            assert_eq!(id(&[Value::from(&*text)]), alloc::format!("'{text}"));
+            assert_eq!(decode_key(&alloc::format!("'{text}")), Some(Key::single(&*text)), "{text}");
         }
     }
 
@@ -344,7 +372,7 @@ mod tests {
                 any::<bool>().prop_map(Value::from),
                 any::<i64>().prop_map(Value::from),
                 any::<u64>().prop_map(|bits| Value::Float(f64::from_bits(bits))),
-                "[a-c:%'~f0-9-]{0,4}|true|false|.{0,8}".prop_map(Value::from),
+                "[a-c:%'~f0-9+-]{0,4}|[+-]?0*[0-9]{0,20}|true|false|.{0,8}".prop_map(Value::from),
                 any::<i64>().prop_map(|value| Value::from(value.to_string())),
                 proptest::collection::vec(any::<u8>(), 0..4).prop_map(Value::from),
             ]

@@ -327,7 +327,7 @@ pub enum EngineError {
     /// [`FailurePolicy::Stop`](crate::config::FailurePolicy::Stop), or they could not be built. How many of one call,
     /// and the first with the reason.
     #[error(
-        "{0} document(s) rejected, among them {1}; the failure policy `Skip` would quarantine them and go on"
+        "{0} document(s) rejected by the sink or not built, among them {1}; the failure policy `Skip` would pass them over"
     )]
     DocumentsRejected(usize, String),
     /// An edge answered what its contract excludes.

@@ -3,13 +3,16 @@
 mod fakes;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fakes::{Act, Log, Recorder, World, id, index};
-use syncline::ports::{BoxQuarantine, Guarantees, Seed};
+use futures::{StreamExt, stream};
+use syncline::ports::{BoxQuarantine, Guarantees, Opened, Seed};
 use syncline::{
-    BoxSink, Change, Document, DocumentBuilder, DocumentId, Engine, EngineError, Epoch, FailurePolicy,
-    FanOut, Fault, FaultKind, FlushReport, Key, SeedState, Sink, StreamId, Version, Write, Writes,
+    BoxSink, Change, ChangeCapture, Document, DocumentBuilder, DocumentId, Engine, EngineError, Epoch,
+    FailurePolicy, FanOut, Fault, FaultKind, FlushReport, IndexMapping, Key, Position, SeedState, Sink,
+    StreamId, Version, Write, Writes,
 };
 
 async fn seconds(seconds: u64) {
@@ -252,4 +255,56 @@ async fn plain_conversions_are_fatal() {
     assert_eq!(world.source.confirms(), []);
     let well_known = Fault::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
     assert_eq!(well_known.kind(), FaultKind::Transient);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_fan_out_no_call_is_dropped_because_another_failed() {
+    let (a, b, both) = two();
+    for call in ["begin", "ensure", "flush", "caught_up", "clear", "save_cursor", "mark_seeded"] {
+        a.script.next(call, Act::Fail(Fault::transient("busy")));
+        b.script.next(call, Act::Late(Duration::from_secs(10)));
+        let began = tokio::time::Instant::now();
+        let users = index("users");
+        let failed = match call {
+            "begin" => both.begin(Epoch(1)).await.map(drop),
+            "ensure" => both.ensure_index(&IndexMapping::new(users, [])).await,
+            "flush" => both.flush(&writes([1]), false).await.map(drop),
+            "caught_up" => both.caught_up().await,
+            "clear" => both.clear(&users).await,
+            "save_cursor" => both.save_cursor(&users, &seed(), None).await,
+            _ => both.mark_seeded(&users, &seed()).await,
+        };
+        assert_eq!(failed.unwrap_err().message(), "busy", "{call}");
+        assert_eq!(began.elapsed(), Duration::from_secs(10), "{call}: the other one was waited for");
+    }
+}
+
+/// A source that has a checkpoint ready whenever it is asked.
+struct Ticking {
+    asked: Arc<AtomicU64>,
+    asked_before_confirm: Arc<AtomicU64>,
+}
+
+impl ChangeCapture for Ticking {
+    async fn open(&self) -> Result<Opened, Fault> {
+        let asked = self.asked.clone();
+        let ticks = stream::repeat_with(move || Ok(Position(asked.fetch_add(1, Ordering::Relaxed)).into()));
+        Ok(Opened { stream: StreamId::new("ticks")?, changes: Box::pin(ticks.take(1_000_000)) })
+    }
+
+    async fn confirm(&self, _stream: &StreamId, _position: Position) -> Result<(), Fault> {
+        self.asked_before_confirm.fetch_min(self.asked.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_never_pauses_is_taken_in_bursts() {
+    let (asked, before) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(u64::MAX)));
+    let world = World::new(&["users"]);
+    let source = Ticking { asked: asked.clone(), asked_before_confirm: before.clone() };
+    let report = Engine::new(source, world.documents.clone(), world.sink.clone()).run().await.unwrap();
+    assert_eq!(report.acknowledged, Some(Position(999_999)));
+    let before = before.load(Ordering::Relaxed);
+    assert!(before < 10_000, "the first position was confirmed after {before} were taken");
 }

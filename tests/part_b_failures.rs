@@ -99,7 +99,13 @@ async fn b8_delays_grow_exponentially_with_jitter() {
         assert!(*delay >= whole / 2 && *delay <= whole, "{delay:?} of {whole:?}");
     }
     let other = world_where("flush", 6, &Act::Fail(Fault::transient("busy")));
-    other.engine().skip_backfill(true).with_retry(RetryPolicy { seed: 1, ..retry }).run().await.unwrap();
+    other
+        .engine()
+        .skip_backfill(true)
+        .with_retry(RetryPolicy { seed: Some(1), ..retry })
+        .run()
+        .await
+        .unwrap();
     assert_ne!(other.watcher.retries(), world.watcher.retries(), "another seed draws other delays");
 }
 

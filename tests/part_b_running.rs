@@ -101,12 +101,58 @@ async fn b12_of_several_drains_the_earliest_deadline_holds() {
     world.sink.script.always("flush", Act::Hang);
     let running = world.engine().with_grace(Duration::ZERO).start();
     seconds(1).await;
+    running.request_drain(Duration::from_secs(50));
     running.request_drain(Duration::from_secs(5));
+    // Whether or not the run has seen the first ones.
+    running.request_drain(Duration::from_secs(500));
     tokio::task::yield_now().await;
     running.request_drain(Duration::from_secs(500));
     let began = tokio::time::Instant::now();
     assert_eq!(running.outcome().await.unwrap().unacknowledged, 1);
     assert_eq!(began.elapsed(), Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b12_a_drain_before_the_source_was_opened_says_so() {
+    let world = World::to_be_seeded(&["users"]);
+    world.load("users", 1, "name=x");
+    let report = world.engine().start().drain(Duration::from_secs(5)).await.unwrap();
+    assert!(!report.started, "{report:?}");
+    let running = world.engine().start();
+    assert!(running.caught_up().await);
+    let report = running.drain(Duration::from_secs(5)).await.unwrap();
+    assert!(report.started && report.unseeded.is_empty(), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn b14_a_program_can_wait_until_a_run_has_caught_up() {
+    let world = World::to_be_seeded(&["users"]);
+    world.load("users", 1, "name=x");
+    world.source.never_end();
+    put_users(&world, 2..=3);
+    world.sink.script.next("flush", Act::Late(Duration::from_secs(2)));
+    world.sink.script.next("mark_seeded", Act::Late(Duration::from_secs(3)));
+    let running = world.engine().start();
+    assert!(!running.status().caught_up);
+    assert!(running.caught_up().await);
+    world.assert_converged();
+    assert_eq!(world.log.count("seeded users"), 1);
+
+    // A future that is dropped leaves the run as it is.
+    assert!(tokio::time::timeout(ms(10), running.outcome()).await.is_err());
+    put_users(&world, 4..=4);
+    assert_eq!(running.until(|status| status.captured == 3).await.captured, 3);
+    assert!(running.caught_up().await);
+    world.assert_converged();
+
+    world.sink.script.always("flush", Act::Fail(Fault::fatal("no such index")));
+    put_users(&world, 5..=5);
+    assert_eq!(running.until(|status| status.captured == 99).await.phase, Phase::Ended);
+    assert!(!running.caught_up().await, "it is over, and has not");
+    let outcome = running.outcome().await;
+    assert!(matches!(outcome, Err(EngineError::Failed { stage: Stage::Flush, .. })), "{outcome:?}");
+    assert_eq!(running.outcome().await, outcome, "it can be asked for again");
+    assert!(running.is_finished());
 }
 
 #[tokio::test(start_paused = true)]

@@ -130,7 +130,7 @@ fn engine(world: &World, random: &mut Random) -> Engine<fakes::Source, fakes::Do
         delay_min: Duration::from_millis(random.below(50)),
         delay_max: Duration::from_millis(50 + random.below(500)),
         attempt_timeout: Duration::from_millis(400 + random.below(2000)),
-        seed: random.next(),
+        seed: Some(random.next()),
     };
     world
         .engine()

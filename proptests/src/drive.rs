@@ -7,10 +7,10 @@ use std::time::Duration;
 use syncline::document::Writes;
 use syncline::pipeline::{Command, Event, Notice, Phase, Pipeline, Status, Then, Timer};
 use syncline::time::Instant;
-use syncline::{Captured, Captures, Config, DocumentId, EngineError, Fault, Lane, Position, Report};
+use syncline::{Captured, Captures, Config, DocumentId, EngineError, Fault, Lane, Position, Report, Version};
 
 use crate::check;
-use crate::model::{Model, OnWire, Snapshot, State};
+use crate::model::{Late, Model, OnWire, Snapshot, State};
 use crate::op::{Kind, Op};
 use crate::owed::Owed;
 use crate::setup::Setup;
@@ -134,9 +134,16 @@ impl Drive {
 
     fn land(&mut self, at: u8) {
         if !self.model.late.is_empty() {
-            let writes = self.model.late.remove(usize::from(at) % self.model.late.len());
-            self.mark("late write");
-            self.model.apply(&writes);
+            match self.model.late.remove(usize::from(at) % self.model.late.len()) {
+                Late::Writes(writes) => {
+                    self.mark("late write");
+                    self.model.apply(&writes);
+                }
+                Late::Release(documents) => {
+                    self.mark("late release");
+                    self.model.release(&documents);
+                }
+            }
         }
     }
 
@@ -248,11 +255,15 @@ impl Drive {
         self.mark("run again");
     }
 
-    /// Nobody waits for this call any more. A flush may still land.
+    /// Nobody waits for this call any more. A flush, or a release, may still land.
     fn give_up(&mut self, call: Command<State>) {
-        if let Command::Flush { writes, .. } = &call {
-            let writes = self.on_wire(writes);
-            self.model.late.push(writes);
+        match call {
+            Command::Flush { writes, .. } => {
+                let writes = self.on_wire(&writes);
+                self.model.late.push(Late::Writes(writes));
+            }
+            Command::Release { documents, .. } => self.model.late.push(Late::Release(documents)),
+            _ => {}
         }
     }
 
@@ -295,7 +306,7 @@ impl Drive {
                 if let Notice::Quarantined(document, _) = notice
                     && !self.setup.quarantine
                 {
-                    self.model.quarantined.insert(document.id.clone());
+                    self.model.quarantined.insert(document.id.clone(), Version::default());
                 }
                 return self.notices.push(notice.clone());
             }

@@ -4,8 +4,10 @@
 //! that a document that goes back is seen, whatever its value.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use syncline::pipeline::CallId;
+use syncline::ports::CuredDocument;
 use syncline::{
     Captured, Change, DocumentId, IndexName, Key, Position, Seed, SeedState, StreamId, TableName, Value,
     Version, Visibility,
@@ -27,6 +29,15 @@ pub type Stored = (State, Version);
 
 /// One document of a flush, as it lies on the wire.
 pub type OnWire = (DocumentId, State, Version);
+
+/// What lies on the wire, and nobody waits for.
+#[derive(Debug, Clone)]
+pub enum Late {
+    /// The documents of a flush.
+    Writes(Vec<OnWire>),
+    /// A release from the quarantine.
+    Release(Arc<[CuredDocument]>),
+}
 
 /// The destination: it remembers versions, of tombstones and cleared documents too, and refuses older ones.
 #[derive(Debug, Clone, Default)]
@@ -60,12 +71,12 @@ pub struct Model {
     pub stream: u64,
     /// The destination.
     pub sink: Sink,
-    /// The records of the quarantine; without one, what was told of it.
-    pub quarantined: BTreeSet<DocumentId>,
+    /// The records of the quarantine, with how new what was refused is; without one, what was told of it.
+    pub quarantined: BTreeMap<DocumentId, Version>,
     /// What each document was when it was built last, while that may still be written: a tombstone does not tell.
     pub built: BTreeMap<DocumentId, State>,
-    /// Writes that were given up, and may land.
-    pub late: Vec<Vec<OnWire>>,
+    /// What was given up, and may land.
+    pub late: Vec<Late>,
 }
 
 impl Model {
@@ -81,7 +92,7 @@ impl Model {
             confirmed: Position(0),
             stream: 0,
             sink: Sink::default(),
-            quarantined: BTreeSet::new(),
+            quarantined: BTreeMap::new(),
             built: BTreeMap::new(),
             late: Vec::new(),
         };
@@ -169,10 +180,10 @@ impl Model {
         if setup.sized { (number(&id.key) as usize * 13 + state.time as usize * 7) % 40 } else { 1 }
     }
 
-    /// A run began: nothing of an earlier one can land any more.
+    /// A run began: the sink takes no write of an earlier one any more.
     pub fn begin(&mut self) -> u64 {
         self.sink.epoch += 1;
-        self.late.clear();
+        self.late.retain(|late| matches!(late, Late::Release(_)));
         self.sink.epoch
     }
 
@@ -185,6 +196,15 @@ impl Model {
             }
             crate::check::b06_nothing_goes_back(id, held, *state);
             self.sink.documents.insert(id.clone(), (*state, *version));
+        }
+    }
+
+    /// A record leaves the quarantine for a write that is as new as it.
+    pub fn release(&mut self, documents: &[CuredDocument]) {
+        for CuredDocument { id, version } in documents {
+            if self.quarantined.get(id).is_some_and(|recorded| recorded <= version) {
+                self.quarantined.remove(id);
+            }
         }
     }
 

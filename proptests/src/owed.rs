@@ -121,7 +121,7 @@ impl Owed {
     }
 
     /// The quarantine has let these go.
-    pub fn on_released(&mut self, ids: &[DocumentId]) {
+    pub fn on_released<'a>(&mut self, ids: impl IntoIterator<Item = &'a DocumentId>) {
         for id in ids {
             self.quarantined.remove(id);
             self.flying.remove(id);

@@ -100,9 +100,9 @@ where
                 let span = tracing::debug_span!("quarantine", call = call.0, documents = documents.len());
                 done(call, self.quarantine.record(&documents).instrument(span).await)
             }
-            Command::Release { call, ids } => {
-                let span = tracing::debug_span!("release", call = call.0, documents = ids.len());
-                done(call, self.quarantine.release(&ids).instrument(span).await)
+            Command::Release { call, documents } => {
+                let span = tracing::debug_span!("release", call = call.0, documents = documents.len());
+                done(call, self.quarantine.release(&documents).instrument(span).await)
             }
             Command::Ack { call, stream, position } => {
                 let span = tracing::debug_span!("ack", call = call.0, position = position.0);

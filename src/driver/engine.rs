@@ -1,11 +1,13 @@
 //! The engine as an embedder sees it: three ports, and settings.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Alarms, BatchPolicy, Config, FailurePolicies, Limits, RetryPolicy};
 use crate::driver::edges::Edges;
 use crate::driver::handle::Running;
+use crate::driver::shared::{self, Watch};
 use crate::driver::turns;
 use crate::error::EngineError;
 use crate::pipeline::Report;
@@ -131,30 +133,29 @@ where
     ///
     /// Errors: why the run ended. What was not durable by then was not acknowledged.
     pub async fn run(self) -> Result<Report, EngineError> {
-        let (running, run) = self.split();
-        let report = run.await;
-        drop(running);
-        report
+        let (_watch, run) = self.split();
+        run.await
     }
 
     /// Runs as a task of the current tokio runtime, until the handle is dropped.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Outside a tokio runtime. Within one that has no timers the run ends with [`EngineError::Stopped`].
     pub fn start(self) -> Running {
-        let (requests, run) = self.split();
-        Running::new(requests, tokio::spawn(run))
+        let (watch, run) = self.split();
+        Running::new(watch, tokio::spawn(run))
     }
 
     fn split(
         self,
-    ) -> (turns::Shared, impl std::future::Future<Output = Result<Report, EngineError>> + Send + 'static)
-    {
-        let Self { capture, documents, sink, observer, quarantine, config } = self;
+    ) -> (Watch, impl std::future::Future<Output = Result<Report, EngineError>> + Send + 'static) {
+        let Self { capture, documents, sink, observer, quarantine, mut config } = self;
+        // Runs that failed together must not come back together.
+        config.retry.seed.get_or_insert_with(|| RandomState::new().hash_one(()));
         let edges = Edges { capture, documents, sink, quarantine };
-        let shared = turns::Shared::default();
-        let run = turns::run(edges, observer, config, shared.clone());
-        (shared, run)
+        let (desk, watch) = shared::ends();
+        let run = turns::run(edges, observer, config, desk);
+        (watch, run)
     }
 }

@@ -2,61 +2,92 @@
 
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::driver::turns::Shared;
+use crate::driver::shared::Watch;
 use crate::error::EngineError;
-use crate::pipeline::{Report, Status};
+use crate::pipeline::{Phase, Report, Status};
 
 /// A run of an [`Engine`](crate::Engine). Dropping it ends the run where it stands: nothing is acknowledged that is not
 /// durable, and the next run is given the rest again.
+///
+/// All of its methods take it by reference, and none of their futures holds the run: dropping one leaves the run as it is.
 #[derive(Debug)]
 pub struct Running {
-    shared: Shared,
-    task: JoinHandle<Result<Report, EngineError>>,
+    watch: Watch,
+    task: Mutex<Task>,
+}
+
+#[derive(Debug)]
+enum Task {
+    UnderWay(JoinHandle<Result<Report, EngineError>>),
+    Over(Result<Report, EngineError>),
 }
 
 impl Running {
-    pub(super) fn new(shared: Shared, task: JoinHandle<Result<Report, EngineError>>) -> Self {
-        Self { shared, task }
+    pub(super) fn new(watch: Watch, task: JoinHandle<Result<Report, EngineError>>) -> Self {
+        Self { watch, task: Mutex::new(Task::UnderWay(task)) }
     }
 
     /// The run as it was when its task last waited; its oldest change is as old as it is now. Cheap.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.shared.status()
+        self.watch.status()
+    }
+
+    /// Waits until the run looks like this, or is over. Returns the status as it is then.
+    pub async fn until(&self, condition: impl Fn(&Status) -> bool + Send) -> Status {
+        self.watch.until(|status| condition(status) || status.phase == Phase::Ended).await;
+        self.status()
+    }
+
+    /// Waits until the run has [caught up](Status::caught_up) with its source. Returns whether it has: where not, it is
+    /// over, and [`outcome`](Self::outcome) tells why.
+    pub async fn caught_up(&self) -> bool {
+        self.until(|status| status.caught_up).await.caught_up
     }
 
     /// Asks the run to take nothing new in, to work off what is owed within this time, and to end. Returns at once; the
     /// outcome tells what would be replayed. Of several requests the earliest deadline holds.
     pub fn request_drain(&self, within: Duration) {
-        self.shared.request_drain(within);
+        self.watch.request_drain(within);
     }
 
     /// Drains the run and waits for its end: see [`request_drain`](Self::request_drain) and [`outcome`](Self::outcome).
-    pub async fn drain(self, within: Duration) -> Result<Report, EngineError> {
+    /// What has not been captured by now is not waited for; to work off all that the source has, wait until the run has
+    /// [caught up](Self::caught_up) first.
+    pub async fn drain(&self, within: Duration) -> Result<Report, EngineError> {
         self.request_drain(within);
         self.outcome().await
     }
 
     /// Waits for the end of the run. Errors: why it ended; [`EngineError::Stopped`] where a port panicked, or the runtime
     /// was shut down.
-    pub async fn outcome(mut self) -> Result<Report, EngineError> {
-        match (&mut self.task).await {
-            Ok(outcome) => outcome,
-            Err(error) => Err(EngineError::Stopped(error.to_string())),
-        }
+    pub async fn outcome(&self) -> Result<Report, EngineError> {
+        let mut task = self.task.lock().await;
+        let outcome = match &mut *task {
+            Task::Over(outcome) => return outcome.clone(),
+            Task::UnderWay(handle) => match handle.await {
+                Ok(outcome) => outcome,
+                Err(error) => Err(EngineError::Stopped(error.to_string())),
+            },
+        };
+        *task = Task::Over(outcome.clone());
+        outcome
     }
 
     /// Whether the run is over.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.task.is_finished()
+        self.watch.is_over()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Task::UnderWay(task) = self.task.get_mut() {
+            task.abort();
+        }
     }
 }

@@ -5,11 +5,39 @@ use std::task::{Context, Poll};
 
 use futures::Stream;
 
+use crate::change::{Captured, Captures};
 use crate::error::Fault;
 use crate::pipeline::Then;
+use crate::row::Key;
 
 /// So many items that need no room are taken in one go, besides those that do.
 const EXTRA_ITEMS: usize = 1024;
+
+/// What a burst is gathered in.
+pub(super) trait Gather<T> {
+    fn with_capacity(items: usize) -> Self;
+    fn push(&mut self, item: T);
+}
+
+impl Gather<Captured> for Captures {
+    fn with_capacity(items: usize) -> Self {
+        Captures::with_capacity(items)
+    }
+
+    fn push(&mut self, item: Captured) {
+        Captures::push(self, item);
+    }
+}
+
+impl Gather<Key> for Vec<Key> {
+    fn with_capacity(items: usize) -> Self {
+        Vec::with_capacity(items)
+    }
+
+    fn push(&mut self, item: Key) {
+        Vec::push(self, item);
+    }
+}
 
 /// A stream that is read in bursts.
 pub(super) struct Intake<T> {
@@ -18,6 +46,8 @@ pub(super) struct Intake<T> {
     told_idle: bool,
     /// It failed behind the items of the last burst.
     fault: Option<Fault>,
+    /// The size of the last burst: the next one is taken for as large, so that it is not moved while it grows.
+    last: usize,
 }
 
 /// A burst: items, and what follows; or a failure, after which the stream is not polled again.
@@ -25,12 +55,12 @@ pub(super) type Burst<I> = Result<(I, Then), Fault>;
 
 impl<T> Intake<T> {
     pub(super) fn new(stream: Pin<Box<dyn Stream<Item = Result<T, Fault>> + Send>>) -> Self {
-        Self { stream, told_idle: false, fault: None }
+        Self { stream, told_idle: false, fault: None, last: 0 }
     }
 
     /// As many items as are ready, until `room` of those that `counts` are taken. Pending while nothing is ready and that
     /// is known already.
-    pub(super) fn poll_burst<I: Default + Extend<T>>(
+    pub(super) fn poll_burst<I: Gather<T>>(
         &mut self,
         cx: &mut Context<'_>,
         room: usize,
@@ -39,7 +69,7 @@ impl<T> Intake<T> {
         if let Some(fault) = self.fault.take() {
             return Poll::Ready(Err(fault));
         }
-        let mut items = I::default();
+        let mut items = I::with_capacity(self.last.min(room));
         let (mut taken, mut counted) = (0, 0);
         let then = loop {
             if counted >= room || taken >= counted + EXTRA_ITEMS {
@@ -49,7 +79,7 @@ impl<T> Intake<T> {
                 Poll::Ready(Some(Ok(item))) => {
                     counted += usize::from(counts(&item));
                     taken += 1;
-                    items.extend(Some(item));
+                    items.push(item);
                 }
                 Poll::Ready(Some(Err(fault))) if taken == 0 => return Poll::Ready(Err(fault)),
                 Poll::Ready(Some(Err(fault))) => {
@@ -62,6 +92,7 @@ impl<T> Intake<T> {
             }
         };
         self.told_idle = then == Then::Idle;
+        self.last = counted;
         Poll::Ready(Ok((items, then)))
     }
 }

@@ -13,6 +13,7 @@ mod engine;
 mod handle;
 mod intake;
 mod observe;
+mod shared;
 mod turns;
 
 pub use engine::Engine;

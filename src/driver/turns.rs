@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable};
 use futures::stream::FuturesUnordered;
-use tokio::sync::Notify;
 
 use crate::change::{Captured, Captures};
 use crate::config::Config;
 use crate::driver::edges::{Answer, Edges};
 use crate::driver::intake::{Burst, Intake};
 use crate::driver::observe;
+use crate::driver::shared::Desk;
 use crate::error::EngineError;
-use crate::pipeline::{CallId, Command, Event, Phase, Pipeline, Report, Status};
+use crate::pipeline::{CallId, Command, Event, Pipeline, Report};
 use crate::ports::{ChangeCapture, DocumentBuilder, Lane, Observer, Sink};
 use crate::row::Key;
 use crate::time::Instant;
@@ -25,52 +25,9 @@ use crate::time::Instant;
 /// After so many turns in a row the task lets others run.
 const TURNS_AT_ONCE: u32 = 64;
 
-/// What a run shares with its handle.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Shared(Arc<Cell>);
-
-#[derive(Debug, Default)]
-struct Cell {
-    /// The run when its task last waited, and when that was.
-    status: Mutex<(Status, Option<tokio::time::Instant>)>,
-    drain_within: Mutex<Option<Duration>>,
-    request: Notify,
-}
-
-impl Shared {
-    pub(super) fn status(&self) -> Status {
-        let (mut status, published) = self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // What is owed grows older while nothing happens.
-        if status.phase != Phase::Ended {
-            let since = published.map_or(Duration::ZERO, |at| at.elapsed());
-            status.oldest_unacknowledged = status.oldest_unacknowledged.map(|age| age.saturating_add(since));
-        }
-        status
-    }
-
-    pub(super) fn request_drain(&self, within: Duration) {
-        *self.0.drain_within.lock().unwrap_or_else(PoisonError::into_inner) = Some(within);
-        self.0.request.notify_one();
-    }
-
-    fn publish(&self, status: Status) {
-        let now = Some(tokio::time::Instant::now());
-        *self.0.status.lock().unwrap_or_else(PoisonError::into_inner) = (status, now);
-    }
-
-    async fn drain_requested(&self) -> Duration {
-        loop {
-            if let Some(within) = self.0.drain_within.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                return within;
-            }
-            self.0.request.notified().await;
-        }
-    }
-}
-
 /// What woke the loop.
 enum Woken<B> {
-    Drain(Duration),
+    Drain(tokio::time::Instant),
     Answer(Option<Answer<B>>),
     Captured(Burst<Captures>),
     Scanned(CallId, Burst<Vec<Key>>),
@@ -83,7 +40,7 @@ pub(super) async fn run<C, D, S>(
     edges: Edges<C, D, S>,
     observer: Arc<dyn Observer>,
     config: Config,
-    shared: Shared,
+    desk: Desk,
 ) -> Result<Report, EngineError>
 where
     C: ChangeCapture,
@@ -112,7 +69,7 @@ where
                 Command::Notify(notice) => observe::observe(&*observer, notice),
                 Command::Finish(outcome) => {
                     let outcome = outcome.clone();
-                    shared.publish(pipeline.status());
+                    desk.publish(pipeline.status());
                     observe::observe_end(&*observer, &outcome);
                     return outcome;
                 }
@@ -131,7 +88,7 @@ where
                 calls.push(Abortable::new(edges.clone().perform(command), registration));
             }
         }
-        shared.publish(pipeline.status());
+        desk.publish(pipeline.status());
         turns += 1;
         if turns.is_multiple_of(TURNS_AT_ONCE) {
             tokio::task::yield_now().await;
@@ -166,13 +123,16 @@ where
         });
         let woken = tokio::select! {
             biased;
-            within = shared.drain_requested() => Woken::Drain(within),
+            until = desk.drain_requested() => Woken::Drain(until),
             Some(answer) = calls.next() => Woken::Answer(answer.ok().flatten()),
             woken = intake => woken,
             () = sleep_until(origin, timeout.map(|(at, _)| at)) => Woken::Timeout,
         };
         let event = match woken {
-            Woken::Drain(within) => Event::Drain { deadline: clock().after(within) },
+            Woken::Drain(until) => {
+                let within = until.saturating_duration_since(tokio::time::Instant::now());
+                Event::Drain { deadline: clock().after(within) }
+            }
             Woken::Answer(None) => continue,
             Woken::Answer(Some(Answer::Event(event))) => {
                 if let Some(call) = event.call() {

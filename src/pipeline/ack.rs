@@ -30,6 +30,8 @@ pub(super) struct Ack {
     acknowledged_changes: u64,
     /// When the oldest change that is not acknowledged was captured.
     since: Option<Instant>,
+    /// How many changes of earlier streams were captured.
+    foreign: u64,
 }
 
 impl Ack {
@@ -59,6 +61,12 @@ impl Ack {
         self.acknowledged = None;
         self.acknowledged_changes = self.changes.pushed();
         self.since = None;
+        self.foreign = self.changes.pushed();
+    }
+
+    /// Whether a change that is owed belongs to the stream that is open.
+    pub(super) fn is_of_stream(&self, handle: Handle) -> bool {
+        self.changes.number(handle) >= self.foreign
     }
 
     /// Takes what became safe. After a reopening earlier positions may come again: what is acknowledged never goes back.

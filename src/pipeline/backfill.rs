@@ -9,6 +9,7 @@ use crate::pipeline::seeding::{Index, Stage};
 use crate::pipeline::{CallId, Command, Notice, Pipeline, Then};
 use crate::ports::SeedState;
 use crate::row::Key;
+use crate::time::Instant;
 
 impl<B> Pipeline<B> {
     /// Takes every step of the seeding that needs no other event.
@@ -36,6 +37,7 @@ impl<B> Pipeline<B> {
             self.cursors_at.get_or_insert(self.now.after(self.config.cursor_interval));
             self.make(Purpose::Scan, 1);
         }
+        self.wait_for_row();
         self.save_cursors();
         for number in self.numbers() {
             let index = self.seeding.get_mut(number);
@@ -110,6 +112,30 @@ impl<B> Pipeline<B> {
         }
     }
 
+    /// When a row has been waited for too long.
+    pub(super) fn scan_deadline(&self) -> Option<Instant> {
+        let since = self.seeding.scan.as_ref()?.since.filter(|_| !self.ending.is_ending())?;
+        Some(since.after(self.config.retry.attempt_timeout))
+    }
+
+    /// Gives up a snapshot that yields nothing.
+    pub(super) fn watch_scan(&mut self) {
+        if self.scan_deadline().is_some_and(|at| at <= self.now) {
+            let Some(call) = self.seeding.scan.as_ref().and_then(|scan| scan.open) else { return };
+            self.commands.push_back(Command::Abandon { call });
+            let limit = self.config.retry.attempt_timeout;
+            self.on_scan_failed(call, Fault::transient(alloc::format!("no row within {limit:?}")));
+        }
+    }
+
+    /// A row is waited for from when one can be taken.
+    fn wait_for_row(&mut self) {
+        let can = self.scan_capacity() > 0;
+        if let Some(scan) = &mut self.seeding.scan {
+            scan.since = if can { scan.since.or(Some(self.now)) } else { None };
+        }
+    }
+
     pub(super) fn is_scanning(&self, call: CallId) -> bool {
         self.seeding.scan.as_ref().is_some_and(|scan| scan.open == Some(call))
     }
@@ -154,12 +180,15 @@ impl<B> Pipeline<B> {
                 if dirtied.holds {
                     index.rows.hold(row);
                 }
-                self.dirty.count_change(dirtied.slot);
+                if dirtied.fresh || dirtied.open {
+                    self.dirty.count_change(dirtied.slot);
+                }
                 index.rows.settle(row);
                 index.rows.mark(key.clone());
             }
             scan.after = Some(key);
             scan.attempt = 0;
+            scan.since = None;
         }
         if then == Then::End {
             for &number in &scan.members {
@@ -177,6 +206,7 @@ impl<B> Pipeline<B> {
         }
         let Some(scan) = &mut self.seeding.scan else { return };
         scan.open = None;
+        scan.since = None;
         scan.attempt += 1;
         let attempt = scan.attempt;
         self.on_fault(Call { purpose: Purpose::Scan, attempt, deadline: self.now }, fault);
@@ -185,7 +215,8 @@ impl<B> Pipeline<B> {
     /// Drops the snapshot that is open.
     pub(super) fn close_scan(&mut self) {
         self.abandon(|purpose| purpose == Purpose::Scan);
-        if let Some(call) = self.seeding.scan.as_mut().and_then(|scan| scan.open.take()) {
+        let scan = self.seeding.scan.as_mut();
+        if let Some(call) = scan.and_then(|scan| (scan.since.take(), scan.open.take()).1) {
             self.commands.push_back(Command::Abandon { call });
         }
         self.cursors_at = None;

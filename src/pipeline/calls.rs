@@ -136,7 +136,7 @@ impl Calls {
     pub(super) fn new(policy: RetryPolicy) -> Self {
         Self {
             policy,
-            random: Random::new(policy.seed),
+            random: Random::new(policy.seed.unwrap_or(0)),
             next: 1,
             made: BTreeMap::new(),
             waiting: BTreeSet::new(),

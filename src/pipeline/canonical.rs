@@ -41,13 +41,23 @@ impl<B: fmt::Debug> Pipeline<B> {
             self.ack.changes.iter().next().map_or(self.ack.changes.pushed(), |(_, number, ..)| number);
         let change = |number: u64| number - oldest;
         let in_time = |at: Instant| at.as_nanos() as i128 - self.now.as_nanos() as i128;
-        writeln!(text, "capture {:?}", self.capture)?;
+        // How long it has been open matters to one that has failed, and until it is long enough.
+        let open_for = self.now.since(self.capture.opened).min(self.config.retry.delay_max);
+        let mut capture = self.capture.clone();
+        capture.opened = Instant::ORIGIN;
+        writeln!(
+            text,
+            "capture {capture:?} open for {:?}",
+            (capture.failures > 0 && capture.is_open()).then_some(open_for)
+        )?;
+        writeln!(text, "sees {:?}", self.visibility)?;
         writeln!(text, "ending {:?} {:?}", self.ending.phase(), self.ending.drain_deadline().map(in_time))?;
-        for (_, number, _, holders, mark) in self.ack.changes.iter() {
+        for (handle, number, _, holders, mark) in self.ack.changes.iter() {
             writeln!(
                 text,
-                "owed {} held {holders} after {:?}",
+                "owed {} held {holders} foreign {} after {:?}",
                 change(number),
+                !self.ack.is_of_stream(handle),
                 mark.map(|mark| mark.position)
             )?;
         }
@@ -85,7 +95,8 @@ impl<B: fmt::Debug> Pipeline<B> {
             .scan
             .as_ref()
             .map(|scan| (&scan.table, &scan.after, &scan.members, scan.open.is_some()));
-        writeln!(text, "scan {scan:?} stream {:?}", self.seeding.stream)?;
+        let until = self.scan_deadline().map(in_time);
+        writeln!(text, "scan {scan:?} until {until:?} stream {:?}", self.seeding.stream)?;
         for (_, call) in self.calls.made() {
             let deadline = in_time(call.deadline);
             writeln!(
@@ -160,7 +171,10 @@ impl<B: fmt::Debug> Pipeline<B> {
                         }
                     }
                     Part::Quarantine(records, _) => write!(text, " quarantine {records:?}")?,
-                    Part::Release(ids, _) => write!(text, " release {ids:?}")?,
+                    Part::Release(documents, _) => {
+                        let ids = documents.iter().map(|document| &document.id);
+                        write!(text, " release {:?}", ids.collect::<alloc::vec::Vec<_>>())?;
+                    }
                 }
             }
             writeln!(text)?;

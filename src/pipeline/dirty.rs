@@ -4,27 +4,19 @@
 //! flight at most once. Dirtied in between it waits, in no unit, until its flight is settled: a unit never waits for a
 //! document, and no older read overwrites a newer one however many units are in flight.
 //!
-//! Documents live in one slab, found by a hash table over it. Nothing takes its order from that table: units hold slots
-//! in the order in which they were dirtied. A unit whose document was taken by another keeps a stale slot, which is passed
-//! over when the unit starts.
+//! Documents live in one slab; units hold slots of it, in the order in which they were dirtied. A unit whose document was
+//! taken by another keeps a stale slot, which is passed over when the unit starts.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::hash::{BuildHasher, Hash, Hasher};
-
-use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
 
 use crate::change::Visibility;
 use crate::config::BatchPolicy;
 use crate::document::DocumentId;
 use crate::pipeline::ledger::Handle;
+use crate::pipeline::slab::{Entry, Slab, Slot};
 use crate::ports::Lane;
 use crate::time::Instant;
-
-/// A document's place in the slab, valid while it is dirty or in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Slot(u32);
 
 /// What a document is held dirty for: the oldest change, and the oldest row of its index's scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -67,16 +59,14 @@ enum Place {
     Deferred,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Entry {
-    id: DocumentId,
-    index: u32,
-    hash: u64,
+/// What a document is owed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+struct Account {
     waiting: Option<(Debt, Place)>,
     flying: Option<Debt>,
 }
 
-impl Entry {
+impl Account {
     fn is_live(&self) -> bool {
         self.waiting.as_ref().is_some_and(|(debt, _)| debt.lane == Lane::Live)
             || self.flying.as_ref().is_some_and(|debt| debt.lane == Lane::Live)
@@ -120,30 +110,10 @@ struct Queue {
     closed: VecDeque<Unit>,
 }
 
-/// The table from ids to slots. It is derived from the slab, so two of them are always equal where the slabs are.
-#[derive(Debug, Clone, Default)]
-struct Table(HashTable<u32>);
-
-impl PartialEq for Table {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len()
-    }
-}
-
-impl Eq for Table {}
-
-impl Hash for Table {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_usize(self.0.len());
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Dirty {
     policy: BatchPolicy,
-    entries: Vec<Option<Entry>>,
-    free: Vec<u32>,
-    table: Table,
+    documents: Slab<Account>,
     live: Queue,
     backfill: Queue,
     /// For each index the documents that wait until its builds may start.
@@ -163,9 +133,7 @@ impl Dirty {
         };
         Self {
             policy,
-            entries: Vec::new(),
-            free: Vec::new(),
-            table: Table::default(),
+            documents: Slab::default(),
             live: queue(0),
             backfill: queue(1),
             held: Vec::new(),
@@ -186,7 +154,7 @@ impl Dirty {
         now: Instant,
         gate: bool,
     ) -> Dirtied {
-        let slot = self.find_or_insert(index, id);
+        let slot = self.documents.find_or_insert(index, id);
         let entry = self.entry(slot);
         let was_live = entry.is_live();
         let lane = if matches!(cause, Cause::Row(_)) { Lane::Backfill } else { Lane::Live };
@@ -203,11 +171,13 @@ impl Dirty {
         };
         debt.visibility = debt.visibility.max(visibility);
         let promoted = debt.lane == Lane::Backfill && lane == Lane::Live;
+        // The rows of a scan are not counted among the changes of the live lane.
+        let rows = if promoted { core::mem::take(&mut debt.changes) } else { 0 };
         let place = match entry.waiting {
             Some((_, place @ (Place::Held | Place::Deferred))) => place,
             Some((_, place @ Place::Unit(_))) if !promoted => place,
             Some((_, Place::Unit(number))) => {
-                self.leave(Lane::Backfill, number, debt.changes);
+                self.leave(Lane::Backfill, number, rows);
                 self.join(slot, Lane::Live, &debt, index, gate)
             }
             None if in_flight => Place::Deferred,
@@ -224,15 +194,20 @@ impl Dirty {
         Dirtied { slot, holds, fresh, open: place == Place::Unit(self.queue(lane).open.number) }
     }
 
-    /// Counts a change with the document that it touched last, and closes the open unit once it is full.
+    /// Counts a change with the document that it touched last, and closes the open unit once it is full. What coalesced
+    /// into a unit that is closed counts in none.
     pub(super) fn count_change(&mut self, slot: Slot) {
         let entry = self.entry(slot);
-        let Some((debt, place)) = &mut entry.waiting else { return };
-        debt.changes += 1;
-        let (lane, place) = (debt.lane, *place);
+        let Some((Debt { lane, .. }, place)) = entry.waiting else { return };
         let queue = self.queue(lane);
-        if place == Place::Unit(queue.open.number) {
+        let is_open = place == Place::Unit(queue.open.number);
+        if is_open {
             queue.open.changes += 1;
+        }
+        if is_open || matches!(place, Place::Held | Place::Deferred) {
+            if let Some((debt, _)) = &mut self.entry(slot).waiting {
+                debt.changes += 1;
+            }
             self.close_if_full(lane);
         }
     }
@@ -306,16 +281,17 @@ impl Dirty {
         }
         let unit = self.queue(lane).closed.pop_front()?;
         let mut cut = Cut { slots: unit.slots, changes: 0, visibility: None };
-        let (entries, held) = (&mut self.entries, &mut self.held);
+        let (documents, held) = (&mut self.documents, &mut self.held);
         cut.slots.retain(|&slot| {
-            let Some(entry) = entries[slot.0 as usize].as_mut() else { return false };
+            let Some(entry) = documents.get_mut(slot) else { return false };
+            let index = entry.index;
             let Some((debt, place)) = entry.waiting.as_mut() else { return false };
             if *place != Place::Unit(unit.number) {
                 return false;
             }
-            if !gates(entry.index) {
+            if !gates(index) {
                 *place = Place::Held;
-                set_aside(held, entry.index, slot);
+                set_aside(held, index, slot);
                 return false;
             }
             cut.changes += debt.changes as usize;
@@ -332,8 +308,7 @@ impl Dirty {
     pub(super) fn open_gate(&mut self, index: u32) {
         let Some(held) = self.held.get_mut(index as usize) else { return };
         for slot in core::mem::take(held) {
-            let Some(Some(Entry { waiting: Some((debt, Place::Held)), .. })) =
-                self.entries.get(slot.0 as usize)
+            let Some((debt, Place::Held)) = self.documents.get(slot).and_then(|entry| entry.waiting.as_ref())
             else {
                 continue;
             };
@@ -363,7 +338,7 @@ impl Dirty {
             }
             None => {
                 self.live_documents -= usize::from(was_live);
-                self.remove(slot);
+                self.documents.remove(slot);
             }
         }
         debt.owed
@@ -406,9 +381,13 @@ impl Dirty {
         dropped
     }
 
-    /// The newest token among these flights.
-    pub(super) fn flying_visibility(&self, slots: &[Slot]) -> Option<Visibility> {
-        slots.iter().filter_map(|&slot| self.get(slot)?.flying?.visibility).max()
+    /// The tokens of another stream say nothing of this one.
+    pub(super) fn forget_visibility(&mut self) {
+        for entry in self.documents.iter_mut() {
+            if let Some((debt, _)) = &mut entry.waiting {
+                debt.visibility = None;
+            }
+        }
     }
 
     /// Learns the size of what was built.
@@ -443,7 +422,7 @@ impl Dirty {
 
     /// Documents that are dirty or in flight.
     pub(super) fn documents(&self) -> usize {
-        self.table.0.len()
+        self.documents.len()
     }
 
     /// Documents in flight.
@@ -453,25 +432,22 @@ impl Dirty {
 
     /// For every document: its id, what it waits for, and what it flies for.
     pub(super) fn iter(&self) -> impl Iterator<Item = Seen<'_>> {
-        self.entries.iter().enumerate().filter_map(|(at, entry)| {
-            let entry = entry.as_ref()?;
-            Some(Seen {
-                slot: Slot(at as u32),
-                id: &entry.id,
-                index: entry.index,
-                live: entry.is_live(),
-                waiting: entry.waiting.as_ref().map(|(debt, place)| SeenWaiting {
-                    owed: debt.owed,
-                    visibility: debt.visibility,
-                    since: debt.since,
-                    unit: match place {
-                        Place::Unit(number) => Some(*number),
-                        Place::Held | Place::Deferred => None,
-                    },
-                    deferred: *place == Place::Deferred,
-                }),
-                flying: entry.flying.as_ref().map(|debt| debt.owed),
-            })
+        self.documents.iter().map(|(slot, entry)| Seen {
+            slot,
+            id: &entry.id,
+            index: entry.index,
+            live: entry.is_live(),
+            waiting: entry.waiting.as_ref().map(|(debt, place)| SeenWaiting {
+                owed: debt.owed,
+                visibility: debt.visibility,
+                since: debt.since,
+                unit: match place {
+                    Place::Unit(number) => Some(*number),
+                    Place::Held | Place::Deferred => None,
+                },
+                deferred: *place == Place::Deferred,
+            }),
+            flying: entry.flying.as_ref().map(|debt| debt.owed),
         })
     }
 
@@ -502,52 +478,15 @@ impl Dirty {
     }
 
     fn recount_live(&mut self) {
-        self.live_documents = self.entries.iter().flatten().filter(|entry| entry.is_live()).count();
+        self.live_documents = self.documents.iter().filter(|(_, entry)| entry.is_live()).count();
     }
 
-    fn find_or_insert(&mut self, index: u32, id: DocumentId) -> Slot {
-        let hash = FxBuildHasher.hash_one((index, &id.key));
-        let entries = &self.entries;
-        let same = |at: &u32| {
-            entries[*at as usize]
-                .as_ref()
-                .is_some_and(|entry| entry.hash == hash && entry.index == index && entry.id.key == id.key)
-        };
-        if let Some(at) = self.table.0.find(hash, same) {
-            return Slot(*at);
-        }
-        let entry = Some(Entry { id, index, hash, waiting: None, flying: None });
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.entries[at as usize] = entry;
-                at
-            }
-            None => {
-                self.entries.push(entry);
-                (self.entries.len() - 1) as u32
-            }
-        };
-        let entries = &self.entries;
-        self.table
-            .0
-            .insert_unique(hash, at, |at| entries[*at as usize].as_ref().map_or(0, |entry| entry.hash));
-        Slot(at)
+    fn entry(&mut self, slot: Slot) -> &mut Entry<Account> {
+        self.documents.get_mut(slot).expect("a slot is valid while its document is dirty or in flight")
     }
 
-    fn remove(&mut self, Slot(at): Slot) {
-        let Some(entry) = self.entries[at as usize].take() else { return };
-        if let Ok(found) = self.table.0.find_entry(entry.hash, |other| *other == at) {
-            found.remove();
-        }
-        self.free.push(at);
-    }
-
-    fn entry(&mut self, Slot(at): Slot) -> &mut Entry {
-        self.entries[at as usize].as_mut().expect("a slot is valid while its document is dirty or in flight")
-    }
-
-    fn get(&self, Slot(at): Slot) -> Option<&Entry> {
-        self.entries.get(at as usize)?.as_ref()
+    fn get(&self, slot: Slot) -> Option<&Entry<Account>> {
+        self.documents.get(slot)
     }
 }
 

@@ -100,9 +100,10 @@ impl<B> Pipeline<B> {
         self.halt(Some(EngineError::Failed { stage, attempts, fault }));
     }
 
-    /// Ends a halt once nothing is under way that could still be acknowledged.
+    /// Ends a halt once nothing is under way that could still be acknowledged, or its grace is over.
     pub(super) fn finish_if_halted(&mut self) {
-        if self.calls.under_way(|_| true) == 0 {
+        let is_over = self.ending.grace_deadline().is_none_or(|at| at <= self.now);
+        if is_over || (self.calls.under_way(|_| true) == 0 && !self.calls.is_pending(Purpose::Ack)) {
             self.finish();
         }
     }
@@ -133,6 +134,7 @@ impl<B> Pipeline<B> {
         let outcome = match error {
             Some(error) => Err(error),
             None => Ok(Report {
+                started: self.capture.is_started(),
                 captured: self.ack.changes.pushed(),
                 acknowledged: self.ack.acknowledged(),
                 unacknowledged: self.ack.unacknowledged(),

@@ -5,10 +5,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::change::Visibility;
-use crate::document::{DocumentId, Writes};
+use crate::document::{DocumentId, Version, Writes};
 use crate::pipeline::calls::PartId;
-use crate::pipeline::dirty::Slot;
-use crate::ports::{Lane, QuarantinedDocument};
+use crate::pipeline::slab::Slot;
+use crate::ports::{CuredDocument, Lane, QuarantinedDocument};
 use crate::time::Instant;
 
 /// What is still to be done for some documents of a unit.
@@ -19,7 +19,7 @@ pub(super) enum Part<B> {
     /// Record them in the quarantine.
     Quarantine(Arc<[QuarantinedDocument]>, Vec<Slot>),
     /// They were written: remove their records from the quarantine.
-    Release(Arc<[DocumentId]>, Vec<Slot>),
+    Release(Arc<[CuredDocument]>, Vec<Slot>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,6 +31,8 @@ pub(super) struct Unit<B> {
     pub(super) visibility: Option<Visibility>,
     /// Whether its build is still awaited.
     pub(super) building: bool,
+    /// How new what was built is.
+    pub(super) version: Version,
     pub(super) changes: usize,
     /// What is still to be done, with the number of the next attempt.
     pub(super) parts: BTreeMap<u32, (Part<B>, u32)>,
@@ -77,6 +79,7 @@ impl<B> Flights<B> {
             ids,
             visibility,
             building: true,
+            version: Version::default(),
             changes,
             parts: BTreeMap::new(),
             next_part: 0,
@@ -162,6 +165,11 @@ impl<B> Flights<B> {
     /// How many units of a lane are in flight.
     pub(super) fn in_lane(&self, lane: Lane) -> usize {
         self.units.values().filter(|unit| unit.lane == lane).count()
+    }
+
+    /// How many of those are being built.
+    pub(super) fn building(&self, lane: Lane) -> usize {
+        self.units.values().filter(|unit| unit.lane == lane && unit.building).count()
     }
 
     pub(super) fn len(&self) -> usize {

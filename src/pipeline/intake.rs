@@ -10,11 +10,12 @@ use alloc::vec::Vec;
 use crate::change::{Captures, Position};
 use crate::document::{DocumentId, Epoch};
 use crate::error::{Fault, Stage};
-use crate::name::StreamId;
+use crate::name::{IndexName, StreamId};
 use crate::pipeline::calls::{Call, Purpose};
 use crate::pipeline::dirty::Cause;
 use crate::pipeline::{Notice, Pipeline, Then};
 use crate::ports::{IndexMapping, IndexScope, Lane, Resolved};
+use crate::time::Instant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 enum State {
@@ -34,10 +35,14 @@ pub(super) struct Capture {
     idle: bool,
     /// It has yielded a change.
     live: bool,
-    /// How often it has failed since it last yielded.
-    failures: u32,
+    /// How often it has failed since it last got further, or stayed open for long.
+    pub(super) failures: u32,
     /// The newest checkpoint of this opening.
     newest: Option<Position>,
+    /// The newest checkpoint of this stream.
+    best: Option<Position>,
+    /// When it was opened.
+    pub(super) opened: Instant,
     mappings: Vec<Arc<IndexMapping>>,
 }
 
@@ -121,9 +126,20 @@ impl<B> Pipeline<B> {
         }
     }
 
+    /// Whether the builder knows an index. One that describes none may build for any.
+    fn is_described(&self, index: &IndexName) -> bool {
+        let mappings = &self.capture.mappings;
+        let mut scoped = self.seeding.indexes.iter().filter(|index| index.root.is_some());
+        (mappings.is_empty() && scoped.clone().next().is_none())
+            || mappings.iter().any(|mapping| mapping.index == *index)
+            || scoped.any(|scope| scope.name == *index)
+    }
+
     pub(super) fn on_quarantine_loaded(&mut self, call: Call, result: Result<Vec<DocumentId>, Fault>) {
         match result {
-            Ok(ids) => {
+            Ok(mut ids) => {
+                // Nobody can build a document of an index that is defined no more. Its record stays, for when it is.
+                ids.retain(|id| self.is_described(&id.index));
                 for id in &ids {
                     let index = self.seeding.index(&id.index);
                     let gate = self.seeding.gate(index);
@@ -147,6 +163,7 @@ impl<B> Pipeline<B> {
         self.capture.state = State::Open;
         self.capture.idle = false;
         self.capture.newest = None;
+        self.capture.opened = self.now;
         if self.seeding.stream.as_ref() != Some(&stream) {
             // What is under way belongs to the old stream, and its answers would be taken for the new one's.
             self.abandon(|purpose| {
@@ -154,6 +171,9 @@ impl<B> Pipeline<B> {
             });
             self.close_scan();
             self.ack.on_new_stream();
+            self.visibility = None;
+            self.dirty.forget_visibility();
+            self.capture.best = None;
             self.seeding.restart(stream, self.config.skip_backfill);
         }
         if !self.capture.started {
@@ -170,7 +190,8 @@ impl<B> Pipeline<B> {
             }
             self.capture.newest = Some(*position);
         }
-        if !items.is_empty() {
+        if self.capture.newest > self.capture.best {
+            self.capture.best = self.capture.newest;
             self.capture.failures = 0;
         }
         let count = items.changes().len();
@@ -203,6 +224,10 @@ impl<B> Pipeline<B> {
             return;
         }
         self.capture.state = State::Closed;
+        // One that stayed open for longer than any delay did not fail again and again.
+        if self.now.since(self.capture.opened) >= self.config.retry.delay_max {
+            self.capture.failures = 0;
+        }
         self.capture.failures += 1;
         let call = Call { purpose: Purpose::Open, attempt: self.capture.failures, deadline: self.now };
         self.on_fault(call, fault);
@@ -240,13 +265,14 @@ impl<B> Pipeline<B> {
             let mut ids = resolved.ids.into_iter();
             let mut from = 0;
             for ((handle, change), to) in handles.into_iter().zip(changes.iter()).zip(resolved.ends) {
+                let visibility = change.visibility.filter(|_| self.ack.is_of_stream(handle));
                 let mut counted = None;
                 let mut fresh = false;
                 for id in ids.by_ref().take(to - from) {
                     let index = self.seeding.index(&id.index);
                     let gate = self.seeding.gate(index);
                     let cause = Cause::Live(handle);
-                    let dirtied = self.dirty.dirty(index, id, cause, change.visibility, self.now, gate);
+                    let dirtied = self.dirty.dirty(index, id, cause, visibility, self.now, gate);
                     if dirtied.holds {
                         self.ack.changes.hold(handle);
                     }

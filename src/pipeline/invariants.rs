@@ -5,10 +5,10 @@ use alloc::vec::Vec;
 
 use crate::pipeline::Pipeline;
 use crate::pipeline::calls::Purpose;
-use crate::pipeline::dirty::Slot;
 use crate::pipeline::flight::Part;
 use crate::pipeline::ledger::Handle;
 use crate::pipeline::seeding::Stage;
+use crate::pipeline::slab::Slot;
 
 /// So many documents are checked after every event of a debug build; more would make a long run quadratic.
 #[cfg(debug_assertions)]

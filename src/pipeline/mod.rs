@@ -16,7 +16,7 @@
 //! | --- | --- |
 //! | `intake` | how a run begins; what the capture yields; which changes are resolved |
 //! | `resolve` | the changes that wait to be resolved, and the answers, in capture order |
-//! | `dirty` | the documents that are owed a build, cut into units |
+//! | `dirty`, `slab` | the documents that are owed a build, cut into units |
 //! | `work` | a unit's way through `build` and `flush`, and what the verdicts mean |
 //! | `flight` | the units that are on this way |
 //! | `ledger`, `ack` | what is owed, and so what may be acknowledged |
@@ -63,6 +63,7 @@ pub mod protocol;
 mod resolve;
 mod retry;
 mod seeding;
+mod slab;
 pub mod status;
 mod work;
 
@@ -75,6 +76,7 @@ pub use canonical::Canonical;
 pub use protocol::{CallId, Command, Event, Misuse, Notice, Then, Timer};
 pub use status::{IndexStatus, Phase, Report, Status};
 
+use crate::change::Visibility;
 use crate::config::{Config, ConfigError};
 use crate::document::{DocumentId, Epoch};
 use crate::error::{Fault, FaultKind, Stage};
@@ -113,6 +115,9 @@ pub struct Pipeline<B> {
     quarantined_count: u64,
     /// The number of the newest build.
     builds: u64,
+    /// The newest token that a build was asked to see. Every later one sees it too: a row of a scan, or a change that is
+    /// given again, must not be read from an older snapshot than what was written already.
+    visibility: Option<Visibility>,
     /// Live units that were started, and live parts that were flushed, since a backfilled one was.
     live_cuts: u32,
     live_flushes: u32,
@@ -144,6 +149,7 @@ impl<B> Pipeline<B> {
             quarantined: BTreeSet::new(),
             quarantined_count: 0,
             builds: 0,
+            visibility: None,
             live_cuts: 0,
             live_flushes: 0,
             told_caught_up: true,
@@ -194,6 +200,7 @@ impl<B> Pipeline<B> {
             self.lag_at.map(|at| (at, Timer::Lag)),
             self.ending.drain_deadline().map(|at| (at, Timer::Drain)),
             self.ending.grace_deadline().map(|at| (at, Timer::Grace)),
+            self.scan_deadline().map(|at| (at, Timer::Attempt(Stage::Scan))),
         ];
         let all = attempts.chain(retries).chain(units).chain(others.into_iter().flatten());
         all.min().map(|(at, why)| (at.max(self.now), why))
@@ -230,6 +237,7 @@ impl<B> Pipeline<B> {
             dirty: self.dirty.documents() - self.dirty.flying(),
             in_flight: self.dirty.flying(),
             oldest_unacknowledged: self.ack.since().map(|since| self.now.since(since)),
+            caught_up: self.seeding.completed && self.is_caught_up(),
             acknowledged: self.ack.acknowledged(),
             retries: self.calls.retries(),
             quarantined: self.quarantined_count,
@@ -309,9 +317,6 @@ impl<B> Pipeline<B> {
 
     /// Whatever is due by now.
     fn on_time(&mut self) {
-        if self.ending.grace_deadline().is_some_and(|at| at <= self.now) {
-            return self.finish();
-        }
         if self.ending.drain_deadline().is_some_and(|at| at <= self.now) {
             self.halt(None);
         }
@@ -340,6 +345,7 @@ impl<B> Pipeline<B> {
                 | Purpose::MarkSeeded(_) => self.on_fault(call, fault),
             }
         }
+        self.watch_scan();
         while let Some((purpose, attempt)) = self.calls.take_due(self.now) {
             self.make_again(purpose, attempt);
         }
@@ -372,9 +378,10 @@ impl<B> Pipeline<B> {
         }
     }
 
-    /// A call failed: it is made again later, or the run halts.
+    /// A call failed: it is made again later, or the run halts. Where it halts already, the last acknowledgement alone is
+    /// worth another attempt.
     fn on_fault(&mut self, call: Call, fault: Fault) {
-        if self.ending.is_halting() {
+        if self.ending.is_halting() && call.purpose != Purpose::Ack {
             return;
         }
         let again = match fault.kind() {
@@ -442,7 +449,9 @@ impl<B> Pipeline<B> {
                 Some(Part::Quarantine(documents, _)) => {
                     Some(Command::Quarantine { call: next, documents: documents.clone() })
                 }
-                Some(Part::Release(ids, _)) => Some(Command::Release { call: next, ids: ids.clone() }),
+                Some(Part::Release(documents, _)) => {
+                    Some(Command::Release { call: next, documents: documents.clone() })
+                }
                 Some(Part::Flush(..)) | None => None,
             },
             Purpose::Ack => match (self.seeding.stream.clone(), self.ack.send()) {

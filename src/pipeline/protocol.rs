@@ -15,8 +15,8 @@ use crate::error::{EngineError, Fault, RejectedDocument, Stage};
 use crate::name::{IndexName, StreamId};
 use crate::pipeline::status::Report;
 use crate::ports::{
-    BatchStats, Built, FlushReport, IndexMapping, IndexScope, Lane, QuarantinedDocument, Resolved, Seed,
-    SeedState, SnapshotTable,
+    BatchStats, Built, CuredDocument, FlushReport, IndexMapping, IndexScope, Lane, QuarantinedDocument,
+    Resolved, Seed, SeedState, SnapshotTable,
 };
 use crate::row::Key;
 use crate::time::Instant;
@@ -253,7 +253,7 @@ pub enum Command<B> {
         /// Echoed by the answer.
         call: CallId,
         /// Which.
-        ids: Arc<[DocumentId]>,
+        documents: Arc<[CuredDocument]>,
     },
     /// Confirm a position to the source: everything before it is durable.
     Ack {

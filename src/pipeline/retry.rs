@@ -59,6 +59,8 @@ mod tests {
             prop_assert!(drawn >= whole / 2 && drawn <= whole, "{drawn:?} of {whole:?}");
             let asked = fault.with_retry_after(Duration::from_secs(10_000));
             prop_assert_eq!(delay(&policy, &mut Random::new(seed), attempt, &asked), Duration::from_secs(10_000));
+            let hurried = asked.with_retry_after(Duration::ZERO);
+            prop_assert_eq!(delay(&policy, &mut Random::new(seed), attempt, &hurried), drawn);
         }
     }
 }

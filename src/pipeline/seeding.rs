@@ -13,6 +13,7 @@ use crate::pipeline::ledger::Ledger;
 use crate::pipeline::protocol::CallId;
 use crate::ports::{IndexScope, Seed, SeedState, SnapshotTable};
 use crate::row::Key;
+use crate::time::Instant;
 
 /// Where an index stands on its way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -88,6 +89,8 @@ pub(super) struct Scan {
     pub(super) members: Vec<u32>,
     /// How often opening it has failed since the last row.
     pub(super) attempt: u32,
+    /// Since when a row has been waited for; `None` while none can be taken.
+    pub(super) since: Option<Instant>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -216,7 +219,7 @@ impl Seeding {
                 *skip_to = None;
             }
         }
-        self.scan = Some(Scan { open: None, table, after, members, attempt: 1 });
+        self.scan = Some(Scan { open: None, table, after, members, attempt: 1, since: None });
         true
     }
 

@@ -51,6 +51,9 @@ pub struct Status {
     pub in_flight: usize,
     /// The age of the oldest change that is not acknowledged; `None` where there is none.
     pub oldest_unacknowledged: Option<Duration>,
+    /// Whether every index is seeded, the source has given all that it had ready, and all of it is durable in the sink. A
+    /// change that was committed a moment ago may not have been given yet.
+    pub caught_up: bool,
     /// The last position that the source has confirmed.
     pub acknowledged: Option<Position>,
     /// How often a call was made again.
@@ -64,6 +67,9 @@ pub struct Status {
 /// What a run that ended without an error leaves behind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Report {
+    /// Whether the source was opened. Where not, the run was drained before it could learn what there is to do, and the
+    /// other fields tell nothing.
+    pub started: bool,
     /// Changes captured by this run.
     pub captured: u64,
     /// The last position that the source has confirmed.

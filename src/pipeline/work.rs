@@ -9,10 +9,11 @@ use crate::config::FailurePolicy;
 use crate::document::{Content, Document, DocumentId, Version, Write, Writes};
 use crate::error::{EngineError, Fault, FaultKind, RejectedDocument, Stage};
 use crate::pipeline::calls::{Call, PartId, Purpose};
-use crate::pipeline::dirty::{Owed, Slot};
+use crate::pipeline::dirty::Owed;
 use crate::pipeline::flight::Part;
+use crate::pipeline::slab::Slot;
 use crate::pipeline::{CallId, Command, Notice, Pipeline, build, flush};
-use crate::ports::{BatchStats, Built, FlushReport, Lane, QuarantinedDocument};
+use crate::ports::{BatchStats, Built, CuredDocument, FlushReport, Lane, QuarantinedDocument};
 
 /// A document that its sink, or its builder, will not have as it is.
 struct Refused {
@@ -29,15 +30,19 @@ fn operation<B>(content: &Content<B>) -> Operation {
 }
 
 impl<B> Pipeline<B> {
-    /// Whether a unit of this lane may start: there is a free build, and a place among the units in flight. The backfill
-    /// leaves one of each to the live lane.
+    /// Whether a unit of this lane may start: the capture was opened, there is a free build, and a place among the units
+    /// in flight. Where there are several, the backfill leaves one of each to the live lane.
     pub(super) fn has_room(&self, lane: Lane) -> bool {
         let limits = self.config.limits;
         let builds = self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(_)));
-        let room = builds < limits.builds && self.flights.len() < limits.units;
+        let room = self.capture.is_started() && builds < limits.builds && self.flights.len() < limits.units;
+        let all_but_one = |limit: usize| limit.saturating_sub(1).max(1);
         match lane {
             Lane::Live => room,
-            Lane::Backfill => room && self.flights.in_lane(lane) < limits.units.saturating_sub(1).max(1),
+            Lane::Backfill => {
+                room && self.flights.in_lane(lane) < all_but_one(limits.units)
+                    && self.flights.building(lane) < all_but_one(limits.builds)
+            }
         }
     }
 
@@ -61,7 +66,8 @@ impl<B> Pipeline<B> {
             for &slot in &cut.slots {
                 self.seeding.get_mut(self.dirty.index_of(slot)).flying += 1;
             }
-            let unit = self.flights.start(lane, cut.slots, ids, cut.visibility, cut.changes);
+            self.visibility = self.visibility.max(cut.visibility);
+            let unit = self.flights.start(lane, cut.slots, ids, self.visibility, cut.changes);
             self.make(Purpose::Build(unit), 1);
         }
     }
@@ -95,6 +101,7 @@ impl<B> Pipeline<B> {
         let ids = unit.ids.clone();
         let slots = core::mem::take(&mut unit.slots);
         unit.building = false;
+        unit.version = version;
         let (mut writes, mut sizes, mut written) = (Vec::with_capacity(slots.len()), Vec::new(), Vec::new());
         let (mut refused, mut again) = (Vec::new(), Vec::new());
         let mut fault = None;
@@ -141,10 +148,9 @@ impl<B> Pipeline<B> {
     fn build_again(&mut self, call: Call, number: u64, slots: Vec<Slot>, fault: Fault) {
         let unit = unit_mut(&mut self.flights, number);
         unit.unsettled -= slots.len();
-        let lane = unit.lane;
+        let (lane, visibility) = (unit.lane, unit.visibility);
         let changes = if unit.unsettled == 0 { core::mem::take(&mut unit.changes) } else { 0 };
         let ids = slots.iter().map(|slot| self.dirty.id(*slot).clone()).collect();
-        let visibility = self.dirty.flying_visibility(&slots);
         let again = self.flights.start(lane, slots, ids, visibility, changes);
         self.on_fault(Call { purpose: Purpose::Build(again), ..call }, fault);
     }
@@ -154,7 +160,9 @@ impl<B> Pipeline<B> {
     fn on_build_refused(&mut self, call: Call, number: u64, fault: &Fault) {
         let Some(unit) = self.flights.get_mut(number) else { return };
         if let [slot] = unit.slots[..] {
+            self.builds += 1;
             unit.building = false;
+            unit.version = Version { epoch: self.epoch, build: self.builds };
             unit.slots.clear();
             let refused = Refused { slot, operation: Operation::Upsert, reason: fault.message().into() };
             if self.refuse(number, alloc::vec![refused], call.attempt) {
@@ -332,11 +340,13 @@ impl<B> Pipeline<B> {
             self.settle(unit, slots);
             return true;
         }
+        let version = unit_mut(&mut self.flights, unit).version;
         let records = rejected.into_iter().zip(&refused).map(|(document, refused)| QuarantinedDocument {
             id: document.id,
             operation: refused.operation,
             reason: document.reason,
             attempts,
+            version,
         });
         let records: Arc<[QuarantinedDocument]> = records.collect();
         self.quarantined.extend(records.iter().map(|record| record.id.clone()));
@@ -348,9 +358,10 @@ impl<B> Pipeline<B> {
 
     /// Documents are durable in the sink. Those that stand in quarantine leave it first.
     fn written(&mut self, unit: u64, mut slots: Vec<Slot>) {
-        let written = &mut unit_mut(&mut self.flights, unit).written;
+        let flight = unit_mut(&mut self.flights, unit);
+        let version = flight.version;
         for &slot in &slots {
-            *written.entry(self.dirty.index_of(slot)).or_default() += 1;
+            *flight.written.entry(self.dirty.index_of(slot)).or_default() += 1;
         }
         if !self.quarantined.is_empty() {
             let (dirty, quarantined) = (&self.dirty, &self.quarantined);
@@ -358,8 +369,11 @@ impl<B> Pipeline<B> {
                 slots.iter().copied().filter(|slot| quarantined.contains(dirty.id(*slot))).collect();
             if !cured.is_empty() {
                 slots.retain(|slot| !cured.contains(slot));
-                let ids = cured.iter().map(|slot| self.dirty.id(*slot).clone()).collect();
-                if let Some(part) = self.flights.add(unit, Part::Release(ids, cured), 1) {
+                let documents = cured
+                    .iter()
+                    .map(|slot| CuredDocument { id: self.dirty.id(*slot).clone(), version })
+                    .collect();
+                if let Some(part) = self.flights.add(unit, Part::Release(documents, cured), 1) {
                     self.make(Purpose::Release(part), 1);
                 }
             }
@@ -371,8 +385,8 @@ impl<B> Pipeline<B> {
     pub(super) fn on_part_done(&mut self, id: PartId) {
         let slots = match self.flights.take_part(id) {
             Some(Part::Quarantine(_, slots)) => slots,
-            Some(Part::Release(ids, slots)) => {
-                for id in ids.iter() {
+            Some(Part::Release(documents, slots)) => {
+                for CuredDocument { id, .. } in documents.iter() {
                     self.quarantined.remove(id);
                     self.notify(Notice::Released(id.clone()));
                 }

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 
 use crate::document::{DocumentId, Epoch, Writes};
 use crate::error::{Fault, RejectedDocument};
@@ -29,14 +29,20 @@ impl<B: Send + Sync + 'static> FanOut<B> {
     }
 }
 
+/// The answers of all calls, which were waited for also where one has failed: a call that is dropped may still take
+/// effect, later than its repetition and what follows it. Errors: the first, in the order of the sinks.
+fn all<T>(answers: Vec<Result<T, Fault>>) -> Result<Vec<T>, Fault> {
+    answers.into_iter().collect()
+}
+
 impl<B: Send + Sync + 'static> Sink for FanOut<B> {
     type Body = B;
 
     fn guarantees(&self) -> Guarantees {
-        let all = |promise: fn(Guarantees) -> bool| self.sinks.iter().all(|sink| promise(sink.guarantees()));
+        let each = |promise: fn(Guarantees) -> bool| self.sinks.iter().all(|sink| promise(sink.guarantees()));
         Guarantees {
-            refuses_older_versions: all(|sink| sink.refuses_older_versions),
-            refuses_older_epochs: all(|sink| sink.refuses_older_epochs),
+            refuses_older_versions: each(|sink| sink.refuses_older_versions),
+            refuses_older_epochs: each(|sink| sink.refuses_older_epochs),
         }
     }
 
@@ -45,24 +51,22 @@ impl<B: Send + Sync + 'static> Sink for FanOut<B> {
     }
 
     async fn begin(&self, least: Epoch) -> Result<Epoch, Fault> {
-        let epochs = try_join_all(self.sinks.iter().map(|sink| sink.begin(least))).await?;
+        let epochs = all(join_all(self.sinks.iter().map(|sink| sink.begin(least))).await)?;
         let epoch = epochs.iter().copied().max().unwrap_or(least);
         let behind = self.sinks.iter().zip(epochs).filter(|(_, begun)| *begun < epoch);
-        let raised = try_join_all(behind.map(|(sink, _)| sink.begin(epoch))).await?;
+        let raised = all(join_all(behind.map(|(sink, _)| sink.begin(epoch))).await)?;
         Ok(raised.into_iter().max().unwrap_or(epoch))
     }
 
     async fn ensure_index(&self, mapping: &IndexMapping) -> Result<(), Fault> {
-        try_join_all(self.sinks.iter().map(|sink| sink.ensure_index(mapping))).await.map(drop)
+        all(join_all(self.sinks.iter().map(|sink| sink.ensure_index(mapping))).await).map(drop)
     }
 
     async fn flush(&self, writes: &Writes<B>, caught_up: bool) -> Result<FlushReport, Fault> {
-        // All are waited for, also where one has failed: a dropped call may still write, later than its retry.
-        let answers = join_all(self.sinks.iter().map(|sink| sink.flush(writes, caught_up))).await;
+        let reports = all(join_all(self.sinks.iter().map(|sink| sink.flush(writes, caught_up))).await)?;
         let mut rejected: BTreeMap<DocumentId, RejectedDocument> = BTreeMap::new();
         let mut throttled: Vec<DocumentId> = Vec::new();
-        for answer in answers {
-            let report = answer?;
+        for report in reports {
             throttled.extend(report.throttled);
             rejected.extend(report.rejected.into_iter().map(|document| (document.id.clone(), document)));
         }
@@ -73,11 +77,11 @@ impl<B: Send + Sync + 'static> Sink for FanOut<B> {
     }
 
     async fn caught_up(&self) -> Result<(), Fault> {
-        try_join_all(self.sinks.iter().map(Sink::caught_up)).await.map(drop)
+        all(join_all(self.sinks.iter().map(Sink::caught_up)).await).map(drop)
     }
 
     async fn seed_state(&self, index: &IndexName, seed: &Seed) -> Result<SeedState, Fault> {
-        let states = try_join_all(self.sinks.iter().map(|sink| sink.seed_state(index, seed))).await?;
+        let states = all(join_all(self.sinks.iter().map(|sink| sink.seed_state(index, seed))).await)?;
         // A sink that is seeded holds what the others still lack, so the least cursor serves all.
         Ok(states.into_iter().fold(SeedState::Seeded, |least, state| match (least, state) {
             (SeedState::Unseeded, _) | (_, SeedState::Unseeded) => SeedState::Unseeded,
@@ -87,14 +91,14 @@ impl<B: Send + Sync + 'static> Sink for FanOut<B> {
     }
 
     async fn clear(&self, index: &IndexName) -> Result<(), Fault> {
-        try_join_all(self.sinks.iter().map(|sink| sink.clear(index))).await.map(drop)
+        all(join_all(self.sinks.iter().map(|sink| sink.clear(index))).await).map(drop)
     }
 
     async fn save_cursor(&self, index: &IndexName, seed: &Seed, after: Option<&Key>) -> Result<(), Fault> {
-        try_join_all(self.sinks.iter().map(|sink| sink.save_cursor(index, seed, after))).await.map(drop)
+        all(join_all(self.sinks.iter().map(|sink| sink.save_cursor(index, seed, after))).await).map(drop)
     }
 
     async fn mark_seeded(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
-        try_join_all(self.sinks.iter().map(|sink| sink.mark_seeded(index, seed))).await.map(drop)
+        all(join_all(self.sinks.iter().map(|sink| sink.mark_seeded(index, seed))).await).map(drop)
     }
 }

@@ -21,5 +21,5 @@ pub use documents::{
 pub use erased::BoxSink;
 pub use fan_out::FanOut;
 pub use observer::{BatchStats, Lane, NoopObserver, Observer};
-pub use quarantine::{BoxQuarantine, NoQuarantine, Quarantine, QuarantinedDocument};
+pub use quarantine::{BoxQuarantine, CuredDocument, NoQuarantine, Quarantine, QuarantinedDocument};
 pub use sink::{FlushReport, Guarantees, Seed, SeedState, Sink};

@@ -8,7 +8,7 @@ use core::future::Future;
 use futures::future::BoxFuture;
 
 use crate::change::Operation;
-use crate::document::DocumentId;
+use crate::document::{DocumentId, Version};
 use crate::error::Fault;
 
 /// A record of a document that was skipped. It holds no body: the document is built anew when it is tried again.
@@ -24,6 +24,17 @@ pub struct QuarantinedDocument {
     pub reason: Arc<str>,
     /// How often the last unit tried it.
     pub attempts: u32,
+    /// How new what was refused is.
+    pub version: Version,
+}
+
+/// A document that stood in quarantine, and was written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CuredDocument {
+    /// The document.
+    pub id: DocumentId,
+    /// How new what was written is.
+    pub version: Version,
 }
 
 /// A durable store of skipped documents.
@@ -37,8 +48,9 @@ pub trait Quarantine: Send + Sync + 'static {
     /// this has returned.
     fn record(&self, documents: &[QuarantinedDocument]) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Durably removes the records of these documents, if there.
-    fn release(&self, ids: &[DocumentId]) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Durably removes the records of these documents, where there is one and it is no newer than what was written: a
+    /// call that was given up may still arrive, later than a record of a newer refusal.
+    fn release(&self, documents: &[CuredDocument]) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
 /// Remembers nothing: the default. What is skipped is told to the observer alone.
@@ -54,7 +66,7 @@ impl Quarantine for NoQuarantine {
         Ok(())
     }
 
-    async fn release(&self, _ids: &[DocumentId]) -> Result<(), Fault> {
+    async fn release(&self, _documents: &[CuredDocument]) -> Result<(), Fault> {
         Ok(())
     }
 }
@@ -79,7 +91,7 @@ impl core::fmt::Debug for BoxQuarantine {
 trait Erased: Send + Sync {
     fn load(&self) -> BoxFuture<'_, Result<Vec<DocumentId>, Fault>>;
     fn record<'a>(&'a self, documents: &'a [QuarantinedDocument]) -> BoxFuture<'a, Result<(), Fault>>;
-    fn release<'a>(&'a self, ids: &'a [DocumentId]) -> BoxFuture<'a, Result<(), Fault>>;
+    fn release<'a>(&'a self, documents: &'a [CuredDocument]) -> BoxFuture<'a, Result<(), Fault>>;
 }
 
 impl<Q: Quarantine> Erased for Q {
@@ -91,8 +103,8 @@ impl<Q: Quarantine> Erased for Q {
         Box::pin(Quarantine::record(self, documents))
     }
 
-    fn release<'a>(&'a self, ids: &'a [DocumentId]) -> BoxFuture<'a, Result<(), Fault>> {
-        Box::pin(Quarantine::release(self, ids))
+    fn release<'a>(&'a self, documents: &'a [CuredDocument]) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(Quarantine::release(self, documents))
     }
 }
 
@@ -105,7 +117,7 @@ impl Quarantine for BoxQuarantine {
         self.0.record(documents).await
     }
 
-    async fn release(&self, ids: &[DocumentId]) -> Result<(), Fault> {
-        self.0.release(ids).await
+    async fn release(&self, documents: &[CuredDocument]) -> Result<(), Fault> {
+        self.0.release(documents).await
     }
 }

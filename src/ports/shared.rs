@@ -9,8 +9,9 @@ use crate::document::{Document, DocumentId, Epoch, Writes};
 use crate::error::Fault;
 use crate::name::{IndexName, StreamId};
 use crate::ports::{
-    Built, ChangeCapture, DocumentBuilder, FlushReport, Guarantees, IndexMapping, IndexScope, KeyStream,
-    Opened, Quarantine, QuarantinedDocument, Resolved, Seed, SeedState, Sink, SnapshotTable, TableNeeds,
+    Built, ChangeCapture, CuredDocument, DocumentBuilder, FlushReport, Guarantees, IndexMapping, IndexScope,
+    KeyStream, Opened, Quarantine, QuarantinedDocument, Resolved, Seed, SeedState, Sink, SnapshotTable,
+    TableNeeds,
 };
 use crate::row::Key;
 
@@ -77,6 +78,6 @@ impl<Q: Quarantine> Quarantine for Arc<Q> {
     pass_on! {
         async call fn load(&self) -> Vec<DocumentId>;
         async call fn record(&self, documents: &[QuarantinedDocument]) -> ();
-        async call fn release(&self, ids: &[DocumentId]) -> ();
+        async call fn release(&self, documents: &[CuredDocument]) -> ();
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use syncline::error::Stage;
-use syncline::ports::QuarantinedDocument;
+use syncline::ports::{CuredDocument, QuarantinedDocument};
 use syncline::{
     BatchStats, DocumentId, EngineError, Fault, IndexName, Lane, Observer, Quarantine, RejectedDocument,
 };
@@ -147,12 +147,18 @@ impl Quarantine for Store {
         end((), fault)
     }
 
-    async fn release(&self, ids: &[DocumentId]) -> Result<(), Fault> {
-        for id in ids {
-            self.log.say(Port::Quarantine, format!("release {}", named(id)));
+    async fn release(&self, documents: &[CuredDocument]) -> Result<(), Fault> {
+        for document in documents {
+            self.log.say(Port::Quarantine, format!("release {}", named(&document.id)));
         }
         let fault = self.script.play("release").await?;
-        lock(&self.records).retain(|id, _| !ids.contains(id));
+        let mut records = lock(&self.records);
+        for CuredDocument { id, version } in documents {
+            if records.get(id).is_some_and(|record| record.version <= *version) {
+                records.remove(id);
+            }
+        }
+        drop(records);
         end((), fault)
     }
 }

@@ -79,6 +79,39 @@ async fn the_log_is_trimmed_to_the_consumer_that_is_furthest_behind() {
     assert_eq!(kept(), 0);
 }
 
+/// SQLite keeps the rows that such a statement has written before it fails, and does not write the log's sequence.
+#[tokio::test]
+async fn what_a_statement_keeps_that_fails_half_way_is_captured_and_its_positions_are_not_used_again() {
+    let world = World::new(
+        "CREATE TABLE a(id INTEGER PRIMARY KEY, x UNIQUE); CREATE TABLE b(id INTEGER PRIMARY KEY, x);
+         CREATE TRIGGER no AFTER INSERT ON b WHEN NEW.x = 0 BEGIN SELECT RAISE(FAIL, 'no'); END;
+         INSERT INTO a VALUES (1, 'a')",
+    );
+    let capture = world.capture(&["a", "b"]);
+    let (mut stream, ..) = opened(&capture).await;
+    let mut last = 0;
+    for (failing, told) in [
+        ("INSERT OR FAIL INTO a VALUES (2, 'b'), (3, 'c'), (4, 'a')", &["a/2", "a/3"][..]),
+        ("UPDATE OR FAIL a SET x = iif(id < 3, id, 1)", &["a/1", "a/2"]),
+        ("INSERT INTO b VALUES (1, 1), (2, 0), (3, 1)", &["b/1", "b/2"]),
+    ] {
+        world.connection().execute(failing, []).unwrap_err();
+        let (changes, position) = to_checkpoint(&mut stream.changes).await;
+        let changes: Vec<String> =
+            changes.iter().map(|change| format!("{}/{:?}", change.table, change.key)).collect();
+        assert!(told.iter().all(|row| changes.iter().any(|change| change == row)), "{failing}: {changes:?}");
+        assert!(position.0 > last, "{failing}: {position} after {last}");
+        last = position.0;
+        // With the records goes the only sign that their positions were given.
+        capture.confirm(&stream.stream, position).await.unwrap();
+        assert_eq!(world.one::<i64>("SELECT count(*) FROM syncline_changes"), 0);
+    }
+    let (again, changes, position) = opened(&capture).await;
+    assert_eq!((again.stream, changes.len(), position), (stream.stream.clone(), 0, Position(last)));
+    world.run("INSERT INTO a VALUES (9, 9)");
+    assert_eq!(to_checkpoint(&mut stream.changes).await.1, Position(last + 1));
+}
+
 /// The stream of the consumer `search` of these tables.
 async fn stream(world: &World, tables: &[&str]) -> StreamId {
     opened(&world.capture(tables)).await.0.stream

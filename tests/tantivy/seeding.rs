@@ -10,7 +10,8 @@ use crate::support::*;
 async fn markers_and_cursors_hold_for_their_seed_alone_and_outlive_the_sink() {
     let dir = tempfile::tempdir().unwrap();
     let (users, own) = (index("users"), seed("s1", "d1"));
-    let odd = Key::new([Value::from("a:\"%"), Value::Null, Value::from(vec![0_u8, 255])]).unwrap();
+    let odd = Key::new([Value::from("a:\"%"), "+491234".into(), Value::Null, Value::from(vec![0_u8, 255])])
+        .unwrap();
     let mut sink = open(dir.path());
     assert_eq!(sink.seed_state(&users, &own).await.unwrap(), SeedState::Unseeded);
     for (step, expected) in

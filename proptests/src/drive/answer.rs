@@ -10,7 +10,7 @@ use syncline::{
 };
 
 use crate::drive::{Drive, fault};
-use crate::model::{OnWire, Snapshot, State, table};
+use crate::model::{Late, OnWire, Snapshot, State, table};
 use crate::op::{Answer, Effect, Kind};
 
 /// How many flushes the sink of this world takes at once.
@@ -89,7 +89,7 @@ impl Drive {
                 done(call, failed)
             }
             Command::LoadQuarantine { call } => {
-                let ids: Vec<DocumentId> = self.model.quarantined.iter().cloned().collect();
+                let ids: Vec<DocumentId> = self.model.quarantined.keys().cloned().collect();
                 if failed.is_none() {
                     self.owed.on_quarantine_loaded(&ids);
                     self.retrials = ids.len();
@@ -121,8 +121,8 @@ impl Drive {
             Command::CaughtUp { call } => done(call, failed),
             Command::Quarantine { call, documents } => {
                 if applies {
-                    let ids = documents.iter().map(|document| document.id.clone());
-                    self.model.quarantined.extend(ids);
+                    let records = documents.iter().map(|document| (document.id.clone(), document.version));
+                    self.model.quarantined.extend(records);
                     self.mark("quarantined");
                 }
                 if failed.is_none() {
@@ -130,13 +130,16 @@ impl Drive {
                 }
                 done(call, failed)
             }
-            Command::Release { call, ids } => {
+            Command::Release { call, documents } => {
                 if applies {
                     self.mark("released");
-                    self.model.quarantined.retain(|id| !ids.contains(id));
+                    self.model.release(&documents);
+                }
+                if effect == Effect::Late {
+                    self.model.late.push(Late::Release(documents.clone()));
                 }
                 if failed.is_none() {
-                    self.owed.on_released(&ids);
+                    self.owed.on_released(documents.iter().map(|document| &document.id));
                 }
                 done(call, failed)
             }
@@ -282,7 +285,7 @@ impl Drive {
                 Effect::Nothing => {}
                 Effect::Half => self.model.apply(&sent[..sent.len() / 2]),
                 Effect::All => self.model.apply(&sent),
-                Effect::Late => self.model.late.push(sent.clone()),
+                Effect::Late => self.model.late.push(Late::Writes(sent.clone())),
             }
             if fault.kind() == syncline::FaultKind::Content {
                 match sent.len() {

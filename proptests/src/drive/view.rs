@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use syncline::Version;
 use syncline::pipeline::{Command, Notice};
+use syncline::{DocumentId, Version};
 
 use crate::drive::Drive;
-use crate::model::State;
+use crate::model::{Late, State};
 
 impl Drive {
     /// Equal for states from which the same things follow. Versions are ranked for each document, because a sink compares
@@ -18,22 +18,33 @@ impl Drive {
         let model = &self.model;
         let _ = writeln!(
             text,
-            "world {:?} {:?} log {} {:?} {} {:?} {:?} {:?}",
+            "world {:?} {:?} log {} {:?} {} {:?} {:?}",
             model.rows,
             model.transactions,
             model.log.len(),
             model.confirmed,
             model.stream,
             model.sink.seeds,
-            model.quarantined,
             model.built,
         );
         for (id, (state, version)) in &model.sink.documents {
             let _ = writeln!(text, "stored {id} {state:?} {}", self.rank(id, *version));
         }
-        for writes in &model.late {
-            let ranked = writes.iter().map(|(id, state, version)| (id, state, self.rank(id, *version)));
-            let _ = writeln!(text, "late {:?}", ranked.collect::<Vec<_>>());
+        for (id, version) in &model.quarantined {
+            let _ = writeln!(text, "quarantined {id} {}", self.rank(id, *version));
+        }
+        for late in &model.late {
+            let ranked: Vec<_> = match late {
+                Late::Writes(writes) => writes
+                    .iter()
+                    .map(|(id, state, version)| (id, Some(state), self.rank(id, *version)))
+                    .collect(),
+                Late::Release(documents) => documents
+                    .iter()
+                    .map(|document| (&document.id, None, self.rank(&document.id, document.version)))
+                    .collect(),
+            };
+            let _ = writeln!(text, "late {ranked:?}");
         }
         for open in &self.open {
             let _ = match open {
@@ -51,8 +62,16 @@ impl Drive {
                     writeln!(text, "open cursor {index} {seed:?} {after:?}")
                 }
                 Command::MarkSeeded { index, seed, .. } => writeln!(text, "open marker {index} {seed:?}"),
-                Command::Quarantine { documents, .. } => writeln!(text, "open quarantine {documents:?}"),
-                Command::Release { ids, .. } => writeln!(text, "open release {ids:?}"),
+                Command::Quarantine { documents, .. } => {
+                    let ranked =
+                        documents.iter().map(|record| (&record.id, self.rank(&record.id, record.version)));
+                    writeln!(text, "open quarantine {:?}", ranked.collect::<Vec<_>>())
+                }
+                Command::Release { documents, .. } => {
+                    let ranked =
+                        documents.iter().map(|cured| (&cured.id, self.rank(&cured.id, cured.version)));
+                    writeln!(text, "open release {:?}", ranked.collect::<Vec<_>>())
+                }
                 other => writeln!(text, "open {}", kind(other)),
             };
         }
@@ -95,17 +114,40 @@ impl Drive {
         text
     }
 
-    fn rank(&self, id: &syncline::DocumentId, version: Version) -> usize {
-        let stored = self.model.sink.documents.get(id).map(|(_, version)| *version);
-        let late = self.model.late.iter().flatten().filter(|(other, ..)| other == id);
-        let open = self.open.iter().filter_map(|command: &Command<State>| match command {
-            Command::Flush { writes, .. } => {
-                writes.iter().find(|write| write.document.id == *id).map(|write| write.version)
+    /// Which of the known versions of a document this is, the oldest first.
+    fn rank(&self, id: &DocumentId, version: Version) -> usize {
+        let mut known: BTreeSet<Version> = BTreeSet::new();
+        known.extend(self.model.sink.documents.get(id).map(|(_, version)| *version));
+        known.extend(self.model.quarantined.get(id));
+        for late in &self.model.late {
+            match late {
+                Late::Writes(writes) => {
+                    known.extend(
+                        writes.iter().filter(|(other, ..)| other == id).map(|(_, _, version)| *version),
+                    );
+                }
+                Late::Release(documents) => {
+                    known.extend(documents.iter().filter(|cured| cured.id == *id).map(|cured| cured.version));
+                }
             }
-            _ => None,
-        });
-        let known: BTreeSet<Version> =
-            stored.into_iter().chain(late.map(|(_, _, version)| *version)).chain(open).collect();
+        }
+        for open in &self.open {
+            match open {
+                Command::Flush { writes, .. } => {
+                    let same = writes.iter().filter(|write| write.document.id == *id);
+                    known.extend(same.map(|write| write.version));
+                }
+                Command::Quarantine { documents, .. } => {
+                    known.extend(
+                        documents.iter().filter(|record| record.id == *id).map(|record| record.version),
+                    );
+                }
+                Command::Release { documents, .. } => {
+                    known.extend(documents.iter().filter(|cured| cured.id == *id).map(|cured| cured.version));
+                }
+                _ => {}
+            }
+        }
         known.iter().take_while(|known| **known < version).count()
     }
 }

@@ -256,12 +256,30 @@ fn install_consumer(
 }
 
 /// The highest id that any committed change was ever given, also where it was trimmed since.
+///
+/// The sequence alone does not tell: a statement that fails and keeps what it has written (`INSERT OR FAIL`, `RAISE(FAIL)`)
+/// leaves its records, and not the sequence.
 pub(super) fn end(connection: &Connection) -> rusqlite::Result<i64> {
-    let end: Option<i64> = connection
-        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'syncline_changes'")?
+    connection
+        .prepare_cached(
+            "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'syncline_changes'), 0),
+                        coalesce((SELECT max(id) FROM syncline_changes), 0))",
+        )?
         .query_row([], |row| row.get(0))
-        .optional()?;
-    Ok(end.unwrap_or(0))
+}
+
+/// Writes the sequence where it lags behind the records: once they are trimmed, it alone keeps their ids from being given
+/// again.
+fn keep_end(connection: &Connection) -> rusqlite::Result<()> {
+    let end = [end(connection)?];
+    connection
+        .execute("UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'syncline_changes' AND seq < ?1", end)?;
+    connection.execute(
+        "INSERT INTO sqlite_sequence(name, seq) SELECT 'syncline_changes', ?1
+         WHERE ?1 > 0 AND NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'syncline_changes')",
+        end,
+    )?;
+    Ok(())
 }
 
 /// The shape of this id, where there is one.
@@ -369,6 +387,7 @@ fn trim(database: &Database, connection: &Connection) -> Result<(), SqliteError>
     let failed = || database.failed("trimming the change log");
     loop {
         let transaction = database.write(connection, "trimming the change log")?;
+        keep_end(&transaction).map_err(failed())?;
         let removed = transaction
             .execute(
                 "DELETE FROM syncline_changes WHERE id <= min(

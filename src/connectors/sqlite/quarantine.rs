@@ -8,10 +8,10 @@ use rusqlite::{Connection, params};
 use super::database::{Connections, Database};
 use super::error::SqliteError;
 use crate::change::Operation;
-use crate::document::{DocumentId, decode_key};
+use crate::document::{DocumentId, Epoch, Version, decode_key};
 use crate::error::Fault;
 use crate::name::IndexName;
-use crate::ports::{Quarantine, QuarantinedDocument};
+use crate::ports::{CuredDocument, Quarantine, QuarantinedDocument};
 
 /// A durable [`Quarantine`] in the table `syncline_quarantine` of an SQLite file: the one that is captured, or any other.
 ///
@@ -51,6 +51,7 @@ impl SqliteQuarantine {
                 "CREATE TABLE IF NOT EXISTS syncline_quarantine(
                      index_name TEXT NOT NULL, id TEXT NOT NULL, operation TEXT NOT NULL, reason TEXT NOT NULL,
                      attempts INTEGER NOT NULL, first_at TEXT NOT NULL, last_at TEXT NOT NULL,
+                     epoch INTEGER NOT NULL, build INTEGER NOT NULL,
                      PRIMARY KEY (index_name, id)) WITHOUT ROWID",
             )
             .map_err(database.failed("creating the quarantine"))?;
@@ -68,7 +69,8 @@ fn records(database: &Database, connection: &Connection) -> Result<Vec<Quarantin
     let failed = || database.failed("reading the quarantine");
     let mut statement = connection
         .prepare_cached(
-            "SELECT index_name, id, operation, reason, attempts, first_at, last_at FROM syncline_quarantine \
+            "SELECT index_name, id, operation, reason, attempts, first_at, last_at, epoch, build \
+             FROM syncline_quarantine \
              ORDER BY index_name, id",
         )
         .map_err(failed())?;
@@ -78,6 +80,9 @@ fn records(database: &Database, connection: &Connection) -> Result<Vec<Quarantin
         let text = |at: usize| row.get::<_, String>(at).map_err(failed());
         let (index, id, operation) = (text(0)?, text(1)?, text(2)?);
         let wrong = || database.unexpected(format!("the quarantine's record of {index}/{id} is malformed"));
+        let number = |at: usize| {
+            row.get::<_, i64>(at).ok().and_then(|number| u64::try_from(number).ok()).ok_or_else(wrong)
+        };
         records.push(QuarantineRecord {
             document: QuarantinedDocument {
                 id: DocumentId::new(
@@ -91,12 +96,18 @@ fn records(database: &Database, connection: &Connection) -> Result<Vec<Quarantin
                 },
                 reason: text(3)?.into(),
                 attempts: row.get(4).map_err(|_| wrong())?,
+                version: Version { epoch: Epoch(number(7)?), build: number(8)? },
             },
             first_at: text(5)?,
             last_at: text(6)?,
         });
     }
     Ok(records)
+}
+
+/// SQLite's integers end at 2⁶³ - 1, which no run counts to.
+fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 impl Quarantine for SqliteQuarantine {
@@ -118,10 +129,11 @@ impl Quarantine for SqliteQuarantine {
                     transaction
                         .prepare_cached(
                             "INSERT INTO syncline_quarantine
-                             SELECT ?1, ?2, ?3, ?4, ?5, now, now
+                             SELECT ?1, ?2, ?3, ?4, ?5, now, now, ?6, ?7
                              FROM (SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now) WHERE true
                              ON CONFLICT DO UPDATE SET operation = excluded.operation, reason = excluded.reason,
-                                 attempts = excluded.attempts, last_at = excluded.last_at",
+                                 attempts = excluded.attempts, last_at = excluded.last_at, epoch = excluded.epoch,
+                                 build = excluded.build",
                         )
                         .and_then(|mut statement| {
                             statement.execute(params![
@@ -129,7 +141,9 @@ impl Quarantine for SqliteQuarantine {
                                 document.id.sink_id(),
                                 operation,
                                 &*document.reason,
-                                document.attempts
+                                document.attempts,
+                                stored(document.version.epoch.0),
+                                stored(document.version.build),
                             ])
                         })
                         .map_err(database.failed(doing))?;
@@ -139,16 +153,26 @@ impl Quarantine for SqliteQuarantine {
             .await
     }
 
-    async fn release(&self, ids: &[DocumentId]) -> Result<(), Fault> {
-        let ids = ids.to_vec();
+    async fn release(&self, documents: &[CuredDocument]) -> Result<(), Fault> {
+        let documents = documents.to_vec();
         self.connections
             .run(move |database, connection| {
                 let doing = "releasing from the quarantine";
                 let transaction = database.write(connection, doing)?;
-                for id in &ids {
+                for CuredDocument { id, version } in &documents {
                     transaction
-                        .prepare_cached("DELETE FROM syncline_quarantine WHERE index_name = ?1 AND id = ?2")
-                        .and_then(|mut statement| statement.execute([id.index.as_str(), &id.sink_id()]))
+                        .prepare_cached(
+                            "DELETE FROM syncline_quarantine
+                             WHERE index_name = ?1 AND id = ?2 AND (epoch, build) <= (?3, ?4)",
+                        )
+                        .and_then(|mut statement| {
+                            statement.execute(params![
+                                id.index.as_str(),
+                                id.sink_id(),
+                                stored(version.epoch.0),
+                                stored(version.build)
+                            ])
+                        })
                         .map_err(database.failed(doing))?;
                 }
                 transaction.commit().map_err(database.failed(doing))

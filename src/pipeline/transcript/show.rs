@@ -56,7 +56,9 @@ pub(super) fn command(command: &Command<Body>, ids: u64) -> String {
             });
             format!("quarantine {} {}", id(call), list(records))
         }
-        Command::Release { call, ids } => format!("release {} {}", id(call), list(ids.iter())),
+        Command::Release { call, documents } => {
+            format!("release {} {}", id(call), list(documents.iter().map(|document| &document.id)))
+        }
         Command::Ack { call, stream, position } => format!("ack {} {position} of {stream}", id(call)),
         Command::ReadSeed { call, index, seed } => {
             format!("read seed {} {index} of {}{}", id(call), seed.stream, definition(&seed.definition))
