@@ -49,8 +49,12 @@ pub struct Drive {
     acknowledged: Option<Position>,
     ack_pending: bool,
     heard_caught_up: bool,
+    /// The sink is being told so, or will be once more.
+    caught_up_pending: bool,
     retrials: usize,
     finished: Option<Result<Report, EngineError>>,
+    /// Whether it ended in the last step.
+    finished_now: bool,
     /// What the observer heard in the last step.
     notices: Vec<Notice>,
     marks: BTreeSet<&'static str>,
@@ -88,8 +92,10 @@ impl Drive {
             acknowledged: None,
             ack_pending: false,
             heard_caught_up: true,
+            caught_up_pending: false,
             retrials: 0,
             finished: None,
+            finished_now: false,
             notices: Vec::new(),
             marks: BTreeSet::new(),
             journal,
@@ -101,6 +107,7 @@ impl Drive {
     /// One thing happens. Panics where a promise is broken.
     pub fn step(&mut self, op: Op) {
         self.notices.clear();
+        self.finished_now = false;
         match op {
             Op::Commit(rows, removed) => self.model.commit(rows, removed),
             Op::Heartbeat => self.model.checkpoint(Vec::new()),
@@ -313,6 +320,7 @@ impl Drive {
             Command::Finish(outcome) => {
                 self.mark(if outcome.is_ok() { "finished" } else { "halted" });
                 self.finished = Some(outcome.clone());
+                self.finished_now = true;
                 return self.refuse_everything();
             }
             Command::Abandon { call } => {
@@ -332,7 +340,10 @@ impl Drive {
             Command::Resolve { call, changes } => self.owed.on_resolve(*call, changes),
             Command::Build { ids, .. } => self.owed.on_build(ids),
             Command::Flush { caught_up, .. } => self.heard_caught_up = *caught_up,
-            Command::CaughtUp { .. } => self.heard_caught_up = true,
+            Command::CaughtUp { .. } => {
+                self.heard_caught_up = true;
+                self.caught_up_pending = true;
+            }
             Command::Ack { .. } => self.ack_pending = true,
             _ => {}
         }
@@ -347,6 +358,13 @@ impl Drive {
     /// What this world has met.
     pub fn marks(&self) -> &BTreeSet<&'static str> {
         &self.marks
+    }
+
+    /// What this world has met since the last call. Answers that could come late or twice are forgotten too.
+    pub fn take_marks(&mut self) -> BTreeSet<&'static str> {
+        self.stale.clear();
+        self.last = None;
+        core::mem::take(&mut self.marks)
     }
 
     /// What was written down.
@@ -442,6 +460,11 @@ impl Drive {
     /// Whether what the sink was told last, of a flush or by itself, is that nothing live waits; true before any.
     pub fn heard_caught_up(&self) -> bool {
         self.heard_caught_up
+    }
+
+    /// Whether the sink is being told so still: what it is told next waits for the answer.
+    pub fn caught_up_is_pending(&self) -> bool {
+        self.caught_up_pending
     }
 
     /// How many documents this run found in quarantine.

@@ -17,8 +17,10 @@
 
 pub mod check;
 pub mod drive;
+pub mod explore;
 pub mod model;
 pub mod op;
 pub mod owed;
 pub mod random;
 pub mod setup;
+pub mod worlds;

@@ -118,7 +118,10 @@ impl Drive {
             }
             Command::Build { call, ids, .. } => self.build(call, &ids, how, failed),
             Command::Flush { call, writes, .. } => self.flush(call, &writes, how, failed, effect),
-            Command::CaughtUp { call } => done(call, failed),
+            Command::CaughtUp { call } => {
+                self.caught_up_pending = failed.is_some();
+                done(call, failed)
+            }
             Command::Quarantine { call, documents } => {
                 if applies {
                     let records = documents.iter().map(|document| (document.id.clone(), document.version));

@@ -78,7 +78,7 @@ impl Drive {
         let snapshot = self.snapshot.as_ref().map(|snapshot| &snapshot.keys);
         let _ = writeln!(
             text,
-            "driver {:?} {} {} {snapshot:?} {} {:?} {} {} {}",
+            "driver {:?} {} {} {snapshot:?} {} {:?} {} {} {} {}",
             self.capture,
             self.has_opened,
             self.told_idle,
@@ -86,6 +86,7 @@ impl Drive {
             self.acknowledged,
             self.ack_pending,
             self.heard_caught_up,
+            self.caught_up_pending,
             self.finished.is_some(),
         );
         let _ = writeln!(text, "owed {}", self.owed.canonical());
@@ -102,7 +103,7 @@ impl Drive {
                 other => write!(text, "{other:?};"),
             };
         }
-        if let Some(outcome) = &self.finished {
+        if let Some(outcome) = self.finished.as_ref().filter(|_| self.finished_now) {
             let _ = match outcome {
                 Ok(report) => {
                     let (acknowledged, left) = (report.acknowledged, report.unacknowledged);
