@@ -1,14 +1,24 @@
 //! A state as everyone sees it who cannot tell when the run began.
 //!
 //! An explorer that walks every interleaving must know a state again, though it came there by another way. So in this
-//! view calls, changes, units and documents are numbered anew in the order in which they stand, times are relative to
-//! now, and what no later step depends on (counts, the jitter's generator) is left out.
+//! view calls, changes, units, parts and slots are named by where they stand, and times are relative to now.
+//!
+//! Everything that decides what follows is in it. Left out is what decides nothing: what is only counted (changes
+//! captured, retries, documents quarantined), the build numbers that become versions (a document flies once, and the next
+//! build is newer), and what follows from the rest (the dirty set's table and its sums). One thing that does decide is left
+//! out too, or no two histories with a failure would ever meet: the generator of the jitter. States that are equal here
+//! behave alike up to the delays of failures yet to come; where the policy's delay is zero there is none. They must be
+//! of runs with the same configuration.
 
 use alloc::string::String;
 use core::fmt::{self, Write as _};
 
 use crate::pipeline::Pipeline;
+use crate::pipeline::ack::Checkpoint;
+use crate::pipeline::calls::{PartId, Purpose};
+use crate::pipeline::dirty::view::Names;
 use crate::pipeline::flight::Part;
+use crate::pipeline::ledger::{Handle, Ledger};
 use crate::time::Instant;
 
 /// A canonical view of a pipeline's state: equal for states from which the same things follow. It prints as text.
@@ -27,6 +37,9 @@ impl fmt::Debug for Canonical {
     }
 }
 
+/// A time relative to now, in nanoseconds; `None` for one that saturated, which never comes.
+type Relative = Option<i128>;
+
 impl<B: fmt::Debug> Pipeline<B> {
     /// The state in its canonical view. Commands must have been polled until `None`.
     #[must_use]
@@ -37,131 +50,117 @@ impl<B: fmt::Debug> Pipeline<B> {
     }
 
     fn describe(&self, text: &mut String) -> fmt::Result {
-        let oldest =
-            self.ack.changes.iter().next().map_or(self.ack.changes.pushed(), |(_, number, ..)| number);
-        let change = |number: u64| number - oldest;
-        let in_time = |at: Instant| at.as_nanos() as i128 - self.now.as_nanos() as i128;
-        // How long it has been open matters to one that has failed, and until it is long enough.
+        // How long it has been open decides only for one that has failed, and until it is long enough.
         let open_for = self.now.since(self.capture.opened).min(self.config.retry.delay_max);
         let mut capture = self.capture.clone();
         capture.opened = Instant::ORIGIN;
-        writeln!(
-            text,
-            "capture {capture:?} open for {:?}",
-            (capture.failures > 0 && capture.is_open()).then_some(open_for)
-        )?;
+        let open_for = (capture.failures > 0 && capture.is_open()).then_some(open_for);
+        writeln!(text, "capture {capture:?} open for {open_for:?} flushes {}", self.flushes)?;
         writeln!(text, "sees {:?}", self.visibility)?;
-        writeln!(text, "ending {:?} {:?}", self.ending.phase(), self.ending.drain_deadline().map(in_time))?;
-        for (handle, number, _, holders, mark) in self.ack.changes.iter() {
-            writeln!(
-                text,
-                "owed {} held {holders} foreign {} after {:?}",
-                change(number),
-                !self.ack.is_of_stream(handle),
-                mark.map(|mark| mark.position)
-            )?;
-        }
-        let (sent, safe) = self.ack.outgoing();
-        let position = |checkpoint: Option<super::ack::Checkpoint>| checkpoint.map(|mark| mark.position);
+        let (drain, grace) = (self.ending.drain_deadline(), self.ending.grace_deadline());
         writeln!(
             text,
-            "ack sent {:?} safe {:?} last {:?} latest {:?}",
-            position(sent),
-            position(safe),
-            self.ack.acknowledged(),
-            self.ack.changes.latest().map(|mark| mark.position)
+            "ending {:?} drain {:?} grace {:?} {:?}",
+            self.ending.phase(),
+            drain.map(|at| self.relative(at)),
+            grace.map(|at| self.relative(at)),
+            self.ending.error()
         )?;
-        for (handle, waiting) in self.resolve.iter() {
-            writeln!(text, "unresolved {} {waiting:?}", change(self.ack.changes.number(handle)))?;
-        }
-        for (at, (_, changes, answered)) in self.resolve.groups().enumerate() {
-            writeln!(text, "group {at} of {changes} answered {answered}")?;
-        }
-        for (changes, is_cut) in self.resolve.bursts() {
-            writeln!(text, "burst of {changes} cut {is_cut}")?;
-        }
-        self.describe_documents(text, &change, &in_time)?;
+        self.describe_acks(text)?;
+        self.describe_resolves(text)?;
+        let row = |index: u32, handle: Handle| place(&self.seeding.get(index).rows, handle);
+        let names = Names { change: &|handle| self.change(handle), row: &row, due: &|at| self.due(at) };
+        self.dirty.describe(text, &names)?;
         self.describe_flights(text)?;
-        for index in &self.seeding.indexes {
-            let first = index.rows.iter().next().map_or(index.rows.pushed(), |(_, number, ..)| number);
-            write!(text, "index {} {:?} skip {:?}", index.name, index.stage, index.skip_to)?;
-            for (_, number, _, holders, mark) in index.rows.iter() {
-                write!(text, " row {} held {holders} after {mark:?}", number - first)?;
-            }
-            writeln!(text, " latest {:?} saving {:?}", index.rows.latest(), index.cursor)?;
-        }
-        let scan = self
-            .seeding
-            .scan
-            .as_ref()
-            .map(|scan| (&scan.table, &scan.after, &scan.members, scan.open.is_some()));
-        let until = self.scan_deadline().map(in_time);
-        writeln!(text, "scan {scan:?} until {until:?} stream {:?}", self.seeding.stream)?;
-        for (_, call) in self.calls.made() {
-            let deadline = in_time(call.deadline);
-            writeln!(
-                text,
-                "call {:?} attempt {} until {deadline}",
-                self.relative(call.purpose),
-                call.attempt
-            )?;
-        }
-        for (at, purpose, attempt) in self.calls.waiting() {
-            // Its jitter is left out: two states that differ by it alone behave alike.
-            let due = at <= self.now;
-            writeln!(text, "again {:?} attempt {attempt} due {due}", self.relative(purpose))?;
-        }
+        self.describe_seeding(text)?;
+        self.describe_calls(text)?;
+        let share = self.config.limits.backfill_share;
         writeln!(
             text,
-            "told {} turns {} {} quarantined {:?} timers {:?} {:?} {}",
+            "told {} turns {} {} quarantined {:?} cursors {:?} lag {:?} {} stalled {}",
             self.told_caught_up,
-            self.live_cuts.min(self.config.limits.backfill_share),
-            self.live_flushes.min(self.config.limits.backfill_share),
+            // Beyond the share the turn is the same.
+            self.live_cuts.min(share),
+            self.live_flushes.min(share),
             self.quarantined,
-            self.cursors_at.map(in_time),
-            self.lag_at.map(in_time),
+            self.cursors_at.map(|at| self.due(at)),
+            self.lag_at.map(|at| self.due(at)),
+            self.lag_exceeded,
             self.stalled,
         )
     }
 
-    fn describe_documents(
-        &self,
-        text: &mut String,
-        change: &dyn Fn(u64) -> u64,
-        in_time: &dyn Fn(Instant) -> i128,
-    ) -> fmt::Result {
-        for (at, (lane, _, _, slots)) in self.dirty.units().enumerate() {
-            write!(text, "unit {at} {lane:?}")?;
-            for slot in slots {
-                if let Some(document) = self.dirty.iter().find(|document| document.slot == *slot) {
-                    write!(text, " {}", document.id)?;
-                }
-            }
-            writeln!(text)?;
+    fn relative(&self, at: Instant) -> Relative {
+        (at.as_nanos() < u64::MAX).then(|| i128::from(at.as_nanos()) - i128::from(self.now.as_nanos()))
+    }
+
+    /// When something is due: how long ago it became so decides nothing.
+    fn due(&self, at: Instant) -> Relative {
+        self.relative(at).map(|at| at.max(0))
+    }
+
+    /// When a change of that age becomes an alarm; `None` for never, and then its age decides nothing.
+    fn alarm(&self, since: Instant) -> Relative {
+        self.relative(since.after(self.config.alarms.unacknowledged_age))
+    }
+
+    /// A change by its distance to the oldest that is owed.
+    fn change(&self, handle: Handle) -> u64 {
+        place(&self.ack.changes, handle)
+    }
+
+    fn checkpoint(&self, mark: Checkpoint) -> (crate::change::Position, i128, Option<Relative>) {
+        let captured = i128::from(mark.captured) - i128::from(self.ack.changes.pushed());
+        (mark.position, captured, mark.followed.map(|since| self.alarm(since)))
+    }
+
+    fn describe_acks(&self, text: &mut String) -> fmt::Result {
+        for (handle, _, _, holders, mark) in self.ack.changes.iter() {
+            let mark = mark.map(|mark| self.checkpoint(*mark));
+            let foreign = !self.ack.is_of_stream(handle);
+            writeln!(text, "owed {} held {holders} foreign {foreign} after {mark:?}", self.change(handle))?;
         }
-        let mut documents: alloc::vec::Vec<_> = self.dirty.iter().collect();
-        documents.sort_unstable_by(|a, b| a.id.cmp(b.id));
-        for document in documents {
-            let live =
-                |owed: super::dirty::Owed| owed.live.map(|handle| change(self.ack.changes.number(handle)));
-            let waiting = document.waiting.map(|waiting| {
-                (
-                    live(waiting.owed),
-                    waiting.owed.row.is_some(),
-                    waiting.visibility,
-                    in_time(waiting.since),
-                    waiting.unit.is_some(),
-                )
-            });
-            let flying = document.flying.map(|owed| (live(owed), owed.row.is_some()));
-            writeln!(text, "document {} waits {waiting:?} flies {flying:?}", document.id)?;
+        let (sent, safe) = self.ack.outgoing();
+        writeln!(
+            text,
+            "ack sent {:?} safe {:?} last {:?} latest {:?} unacknowledged {} alarm {:?}",
+            sent.map(|mark| self.checkpoint(mark)),
+            safe.map(|mark| self.checkpoint(mark)),
+            self.ack.acknowledged(),
+            self.ack.changes.latest().map(|mark| self.checkpoint(*mark)),
+            self.ack.unacknowledged(),
+            self.ack.since().map(|since| self.alarm(since)),
+        )
+    }
+
+    fn describe_resolves(&self, text: &mut String) -> fmt::Result {
+        for (handle, waiting) in self.resolve.iter() {
+            writeln!(text, "unresolved {} {waiting:?}", self.change(handle))?;
+        }
+        for (_, changes, answer) in self.resolve.answers() {
+            writeln!(text, "group of {changes} {answer:?}")?;
+        }
+        for (changes, is_cut) in self.resolve.bursts() {
+            writeln!(text, "burst of {changes} cut {is_cut}")?;
         }
         Ok(())
     }
 
     fn describe_flights(&self, text: &mut String) -> fmt::Result {
         for (at, (_, unit)) in self.flights.iter().enumerate() {
-            write!(text, "flight {at} {:?} building {} {:?}", unit.lane, unit.building, unit.ids)?;
+            write!(
+                text,
+                "flight {at} {:?} {} building {} {:?} {:?} left {} written {:?} {:?} {:?}",
+                unit.lane,
+                unit.changes,
+                unit.building,
+                unit.visibility,
+                unit.ids,
+                unit.unsettled,
+                unit.written,
+                unit.flush_began.map(|at| self.relative(at)),
+                unit.flush_ended.map(|at| self.relative(at)),
+            )?;
             for (part, attempt) in unit.parts.values() {
                 match part {
                     Part::Flush(writes) => {
@@ -170,52 +169,114 @@ impl<B: fmt::Debug> Pipeline<B> {
                             write!(text, " {:?}", write.document)?;
                         }
                     }
-                    Part::Quarantine(records, _) => write!(text, " quarantine {records:?}")?,
+                    Part::Quarantine(records, _) => {
+                        for record in records.iter() {
+                            let (operation, attempts) = (record.operation, record.attempts);
+                            write!(
+                                text,
+                                " quarantine {} {operation:?} {attempts} {}",
+                                record.id, record.reason
+                            )?;
+                        }
+                    }
                     Part::Release(documents, _) => {
-                        let ids = documents.iter().map(|document| &document.id);
-                        write!(text, " release {:?}", ids.collect::<alloc::vec::Vec<_>>())?;
+                        write!(text, " release")?;
+                        documents.iter().try_for_each(|document| write!(text, " {}", document.id))?;
                     }
                 }
             }
             writeln!(text)?;
         }
         for part in self.flights.all_ready() {
-            writeln!(text, "ready {:?}", self.relative(super::calls::Purpose::Flush(part)))?;
+            writeln!(text, "ready {:?}", self.part(part))?;
         }
         Ok(())
     }
 
-    /// A purpose whose unit, part or group is named by where it stands.
-    fn relative(&self, purpose: super::calls::Purpose) -> (crate::error::Stage, Option<usize>, usize) {
-        use super::calls::Purpose;
-        let unit = |number: u64| self.flights.iter().position(|(unit, _)| unit == number);
-        let part = |id: super::calls::PartId| {
-            let parts = self
-                .flights
-                .get(id.unit)
-                .map(|unit| unit.parts.keys().take_while(|part| **part < id.part).count());
-            (unit(id.unit), parts.unwrap_or_default())
-        };
-        let (place, detail) = match purpose {
-            Purpose::Resolve(group) => (self.resolve.groups().position(|(number, ..)| number == group), 0),
-            Purpose::Build(number) => (unit(number), 0),
-            Purpose::Flush(id) => part(id),
-            Purpose::Quarantine(id) => (part(id).0, part(id).1 + 1000),
-            Purpose::Release(id) => (part(id).0, part(id).1 + 2000),
-            Purpose::Ensure(at) => (None, at),
-            Purpose::ReadSeed(index) => (Some(0), index as usize),
-            Purpose::Clear(index) => (Some(1), index as usize),
-            Purpose::SaveCursor(index) => (Some(2), index as usize),
-            Purpose::MarkSeeded(index) => (Some(3), index as usize),
-            Purpose::Begin
-            | Purpose::Describe
-            | Purpose::LoadQuarantine
-            | Purpose::Open
-            | Purpose::CaughtUp
-            | Purpose::Ack
-            | Purpose::Scan
-            | Purpose::ReadLag => (None, 0),
-        };
-        (purpose.stage(), place, detail)
+    fn describe_seeding(&self, text: &mut String) -> fmt::Result {
+        for index in &self.seeding.indexes {
+            write!(
+                text,
+                "index {} {:?} {:?} skip {:?}",
+                index.name,
+                index.seed(),
+                index.stage,
+                index.skip_to
+            )?;
+            for (handle, _, _, holders, mark) in index.rows.iter() {
+                write!(text, " row {} held {holders} after {mark:?}", place(&index.rows, handle))?;
+            }
+            let latest = index.rows.latest();
+            writeln!(text, " latest {latest:?} cursor {:?} saving {}", index.cursor, index.saving)?;
+        }
+        let scan = self.seeding.scan.as_ref();
+        let scan =
+            scan.map(|scan| (&scan.table, &scan.after, &scan.members, scan.attempt, scan.open.is_some()));
+        let (announced, completed) = (self.seeding.announced, self.seeding.completed);
+        let until = self.scan_deadline().map(|at| self.relative(at));
+        writeln!(
+            text,
+            "scan {scan:?} until {until:?} stream {:?} told {announced} {completed}",
+            self.seeding.stream
+        )
     }
+
+    fn describe_calls(&self, text: &mut String) -> fmt::Result {
+        for (_, call) in self.calls.made() {
+            let deadline = self.relative(call.deadline);
+            writeln!(
+                text,
+                "call {:?} attempt {} until {deadline:?}",
+                self.purpose(call.purpose),
+                call.attempt
+            )?;
+        }
+        for (at, purpose, attempt) in self.calls.waiting() {
+            writeln!(text, "again {:?} attempt {attempt} in {:?}", self.purpose(purpose), self.due(at))?;
+        }
+        Ok(())
+    }
+
+    fn unit(&self, number: u64) -> Option<usize> {
+        self.flights.iter().position(|(unit, _)| unit == number)
+    }
+
+    fn part(&self, id: PartId) -> (Option<usize>, usize) {
+        let parts = self.flights.get(id.unit).map(|unit| &unit.parts);
+        let before = parts.map(|parts| parts.keys().take_while(|part| **part < id.part).count());
+        (self.unit(id.unit), before.unwrap_or_default())
+    }
+
+    /// A purpose whose unit, part or group is named by where it stands.
+    fn purpose(&self, purpose: Purpose) -> (&'static str, Option<usize>, usize) {
+        let at = |name, (place, detail): (Option<usize>, usize)| (name, place, detail);
+        match purpose {
+            Purpose::Begin => ("begin", None, 0),
+            Purpose::Describe => ("describe", None, 0),
+            Purpose::Ensure(mapping) => ("ensure", None, mapping),
+            Purpose::LoadQuarantine => ("load quarantine", None, 0),
+            Purpose::Open => ("open", None, 0),
+            Purpose::Resolve(group) => {
+                ("resolve", self.resolve.groups().position(|(number, ..)| number == group), 0)
+            }
+            Purpose::Build(number) => ("build", self.unit(number), 0),
+            Purpose::Flush(id) => at("flush", self.part(id)),
+            Purpose::CaughtUp => ("caught up", None, 0),
+            Purpose::Quarantine(id) => at("quarantine", self.part(id)),
+            Purpose::Release(id) => at("release", self.part(id)),
+            Purpose::Ack => ("ack", None, 0),
+            Purpose::ReadSeed(index) => ("read seed", None, index as usize),
+            Purpose::Clear(index) => ("clear", None, index as usize),
+            Purpose::SaveCursor(index) => ("save cursor", None, index as usize),
+            Purpose::Scan => ("scan", None, 0),
+            Purpose::MarkSeeded(index) => ("mark seeded", None, index as usize),
+            Purpose::ReadLag => ("read lag", None, 0),
+        }
+    }
+}
+
+/// An entry by its distance to the oldest that is owed.
+fn place<M>(ledger: &Ledger<M>, handle: Handle) -> u64 {
+    let oldest = ledger.iter().next().map_or(0, |(_, number, ..)| number);
+    ledger.number(handle) - oldest
 }

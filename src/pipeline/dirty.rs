@@ -7,6 +7,8 @@
 //! Documents live in one slab; units hold slots of it, in the order in which they were dirtied. A unit whose document was
 //! taken by another keeps a stale slot, which is passed over when the unit starts.
 
+pub(super) mod view;
+
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -439,8 +441,6 @@ impl Dirty {
             live: entry.is_live(),
             waiting: entry.waiting.as_ref().map(|(debt, place)| SeenWaiting {
                 owed: debt.owed,
-                visibility: debt.visibility,
-                since: debt.since,
                 unit: match place {
                     Place::Unit(number) => Some(*number),
                     Place::Held | Place::Deferred => None,
@@ -504,8 +504,6 @@ pub(super) struct Seen<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SeenWaiting {
     pub(super) owed: Owed,
-    pub(super) visibility: Option<Visibility>,
-    pub(super) since: Instant,
     pub(super) unit: Option<u64>,
     pub(super) deferred: bool,
 }

@@ -50,6 +50,11 @@ impl Ending {
         self.halt.as_ref().filter(|_| !self.over).map(|halt| halt.until)
     }
 
+    /// The error that a halt will report.
+    pub(super) fn error(&self) -> Option<&EngineError> {
+        self.halt.as_ref()?.error.as_ref()
+    }
+
     pub(super) fn phase(&self) -> Option<Phase> {
         match (self.over, &self.halt, &self.drain) {
             (true, _, _) => Some(Phase::Ended),

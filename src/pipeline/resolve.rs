@@ -134,6 +134,11 @@ impl Resolve {
         self.groups.iter().map(|group| (group.number, group.changes.len(), group.answer.is_some()))
     }
 
+    /// The groups under way, in capture order: number, changes, and the answer that waits for those before it.
+    pub(super) fn answers(&self) -> impl Iterator<Item = (u64, usize, Option<&Resolved>)> {
+        self.groups.iter().map(|group| (group.number, group.changes.len(), group.answer.as_ref()))
+    }
+
     fn group(&self, number: u64) -> Option<&Group> {
         self.groups.iter().find(|group| group.number == number)
     }

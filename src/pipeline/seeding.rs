@@ -73,6 +73,11 @@ impl Index {
         }
     }
 
+    /// What it is seeded from, and how its documents are built.
+    pub(super) fn seed(&self) -> (Option<&SnapshotTable>, &str) {
+        (self.root.as_ref(), &self.definition)
+    }
+
     pub(super) fn is_seeded(&self) -> bool {
         matches!(self.stage, Stage::Open | Stage::Seeded)
     }

@@ -101,6 +101,11 @@ impl<T> Slab<T> {
         self.free.push(at);
     }
 
+    /// After how many others a free place is given to a new document.
+    pub(super) fn turn(&self, Slot(at): Slot) -> Option<usize> {
+        self.free.iter().rev().position(|free| *free == at)
+    }
+
     /// How many documents there are.
     pub(super) fn len(&self) -> usize {
         self.table.len()

@@ -1,0 +1,240 @@
+//! The promises, one function each, named as `behaviour.md` numbers them. Those of the pipeline's own state (I1 to I8)
+//! stand in `Pipeline::check_invariants`, which is called beside these after every step.
+
+use std::collections::BTreeSet;
+
+use syncline::error::Stage;
+use syncline::pipeline::{Command, Notice, Phase};
+use syncline::{Config, DocumentId, IndexName, Key, Lane, Position, SeedState};
+
+use crate::drive::Drive;
+use crate::model::{Model, State, Stored, number};
+
+/// Called for each command as it comes.
+pub fn command(drive: &Drive, command: &Command<State>) {
+    match command {
+        Command::Resolve { changes, .. } => {
+            let limit = drive.config().limits.resolve_changes;
+            assert!(!changes.is_empty() && changes.len() <= limit, "B11: {} changes", changes.len());
+        }
+        Command::Build { ids, .. } => {
+            a07_ensured_before_anything_is_written(drive);
+            b06_one_flight_per_document(drive, ids);
+            b11_a_unit_is_bounded(drive, ids);
+            b03_nothing_is_built_beside_a_clear(drive, ids);
+        }
+        Command::Flush { writes, caught_up, .. } => {
+            let ids: Vec<DocumentId> = writes.iter().map(|write| write.document.id.clone()).collect();
+            a07_ensured_before_anything_is_written(drive);
+            b06_one_flight_per_document(drive, &ids);
+            b11_a_flush_is_bounded(drive, &ids);
+            a04_acknowledged_before_the_next_flush(drive);
+            if *caught_up {
+                a10_caught_up(drive, &ids);
+            }
+        }
+        Command::CaughtUp { .. } => a10_caught_up(drive, &[]),
+        Command::Ack { position, stream, .. } => {
+            if *stream == drive.model.stream_id() {
+                b01_confirmed_is_durable(&drive.model, *position);
+            }
+            b01_only_what_is_not_owed(drive, *position);
+        }
+        Command::Clear { index, .. } => {
+            let flying = drive.owed.flying().any(|id| id.index == *index);
+            assert!(!flying, "B2: {index} is cleared while a document of it is in flight");
+        }
+        // What is said of a stream that was lost a moment ago holds for nothing.
+        Command::SaveCursor { index, seed, after: Some(after), .. }
+            if seed.stream == drive.model.stream_id() =>
+        {
+            b03_rows_are_durable(&drive.model, index, Some(after));
+        }
+        Command::MarkSeeded { index, seed, .. } if seed.stream == drive.model.stream_id() => {
+            b03_rows_are_durable(&drive.model, index, None);
+        }
+        Command::Scan { .. } => {
+            assert!(drive.has_opened(), "B2: a snapshot is read before there is a resume point");
+        }
+        Command::Notify(notice) => b08_retries(&drive.config(), notice),
+        _ => {}
+    }
+}
+
+/// Called after every step.
+pub fn after(drive: &Drive) {
+    b11_limits(drive);
+    b07_what_is_safe_is_acknowledged(drive);
+    a10_told_in_the_end(drive);
+}
+
+fn a07_ensured_before_anything_is_written(drive: &Drive) {
+    assert_eq!(drive.ensured(), drive.model.indexes.len(), "A7: an index is not ensured");
+}
+
+/// With one flush at a time: what became safe is being acknowledged before the next flush is made.
+fn a04_acknowledged_before_the_next_flush(drive: &Drive) {
+    if is_running(drive) && !drive.ack_is_pending() {
+        assert!(drive.owed.safe() <= drive.acknowledged(), "A4: a flush before an acknowledgement");
+    }
+}
+
+/// Nothing live waits behind these writes.
+fn a10_caught_up(drive: &Drive, writes: &[DocumentId]) {
+    assert!(drive.told_idle() && drive.owed.is_resolved(), "A10: caught up, but more may be ready");
+    for id in drive.owed.live_documents() {
+        assert!(writes.contains(id) && !drive.owed.waits(id), "A10: caught up, but {id} waits");
+    }
+}
+
+/// Where nothing live is owed, the last that the sink heard, or is being told, is not that something is.
+fn a10_told_in_the_end(drive: &Drive) {
+    let quiet = drive.told_idle() && drive.owed.is_resolved() && drive.owed.live_documents().next().is_none();
+    if quiet && is_running(drive) && !drive.caught_up_is_pending() {
+        assert!(drive.heard_caught_up(), "A10: nothing live waits, and the sink was not told");
+    }
+}
+
+/// Everything before a position that is confirmed is in the sink, or durably in quarantine.
+pub fn b01_confirmed_is_durable(model: &Model, position: Position) {
+    for (at, touched) in model.transactions.iter().take_while(|(at, _)| *at <= position) {
+        for (key, state) in touched {
+            for id in model.touched(&Key::single(*key)) {
+                let held = model.sink.documents.get(&id).map_or(0, |(state, _)| state.time);
+                let excused = model.quarantined.contains_key(&id);
+                assert!(
+                    held >= state.time || excused,
+                    "B1: {at} is confirmed, {id} is from {held}, not {state:?}"
+                );
+            }
+        }
+    }
+}
+
+fn b01_only_what_is_not_owed(drive: &Drive, position: Position) {
+    let safe = drive.owed.safe();
+    assert!(Some(position) <= safe, "B1: {position} is acknowledged, {safe:?} is safe");
+    assert!(Some(position) >= drive.acknowledged(), "B1: {position} goes back");
+}
+
+/// Every row up to this key (all without one) is in the sink, unless the stream has a change of it.
+fn b03_rows_are_durable(model: &Model, index: &IndexName, to: Option<&Key>) {
+    let changed: BTreeSet<DocumentId> = model
+        .transactions
+        .iter()
+        .flat_map(|(_, touched)| touched.iter().flat_map(|(key, _)| model.touched(&Key::single(*key))))
+        .collect();
+    for key in model.rows.keys().filter(|key| to.is_none_or(|to| **key <= number(to))) {
+        let id = DocumentId::new(index.clone(), *key);
+        let state = model.document(&id);
+        let held = model.sink.documents.get(&id).map_or(0, |(state, _)| state.time);
+        let excused = !state.there || changed.contains(&id) || model.quarantined.contains_key(&id);
+        assert!(
+            held >= state.time || excused,
+            "B3: {index} passed {id}, which is from {held}, not {state:?}"
+        );
+    }
+}
+
+fn b03_nothing_is_built_beside_a_clear(drive: &Drive, ids: &[DocumentId]) {
+    for open in drive.open() {
+        let (Command::Clear { index, .. } | Command::SaveCursor { index, after: None, .. }) = open else {
+            continue;
+        };
+        assert!(ids.iter().all(|id| id.index != *index), "B3: {index} is built while it is cleared");
+    }
+}
+
+/// A write that is applied is of a later read than the one before.
+pub fn b06_nothing_goes_back(id: &DocumentId, held: Option<&Stored>, state: State) {
+    if let Some((before, _)) = held {
+        assert!(before.time <= state.time, "B6: {id} goes back from {before:?} to {state:?}");
+    }
+}
+
+fn b06_one_flight_per_document(drive: &Drive, ids: &[DocumentId]) {
+    let distinct: BTreeSet<&DocumentId> = ids.iter().collect();
+    assert_eq!(distinct.len(), ids.len(), "A3: a document stands twice in {ids:?}");
+    for open in drive.open() {
+        let there = match open {
+            Command::Build { ids, .. } => ids.iter().any(|id| distinct.contains(id)),
+            Command::Flush { writes, .. } => writes.iter().any(|write| distinct.contains(&write.document.id)),
+            _ => false,
+        };
+        assert!(!there, "B6: {ids:?} are in flight twice, beside {open:?}");
+    }
+}
+
+/// Where nothing is under way that could be newer, everything that is safe was acknowledged.
+fn b07_what_is_safe_is_acknowledged(drive: &Drive) {
+    if is_running(drive) && !drive.ack_is_pending() {
+        let (safe, acknowledged) = (drive.owed.safe(), drive.acknowledged());
+        assert!(safe <= acknowledged, "B7: {safe:?} is safe, {acknowledged:?} acknowledged");
+    }
+}
+
+fn b08_retries(config: &Config, notice: &Notice) {
+    // The source's lag has an interval of its own, and no limit.
+    if let Notice::Retried { stage, attempt, delay, .. } = notice
+        && *stage != Stage::Lag
+    {
+        assert!(*attempt < config.retry.attempts, "B8: attempt {attempt} was not the last");
+        assert!(*delay <= config.retry.delay_max, "B8: {delay:?} is too long");
+    }
+}
+
+/// A document that waits again because its builds were refused, or its index was shut, does not count against a unit that
+/// it was cut into before; so the limit is that of what was cut together.
+fn b11_a_unit_is_bounded(drive: &Drive, ids: &[DocumentId]) {
+    let limit = drive.config().batch.max_documents;
+    assert!(!ids.is_empty() && ids.len() <= limit, "B11: a unit of {} documents", ids.len());
+}
+
+fn b11_a_flush_is_bounded(drive: &Drive, ids: &[DocumentId]) {
+    let bytes: usize = ids.iter().map(|id| drive.bytes(id)).sum();
+    let limit = drive.config().batch.max_bytes;
+    assert!(ids.len() == 1 || bytes <= limit, "B11: a flush of {bytes} bytes");
+}
+
+fn b11_limits(drive: &Drive) {
+    let (config, open) = (drive.config(), |which: fn(&Command<State>) -> bool| {
+        drive.open().iter().filter(|command| which(command)).count()
+    });
+    let limits = config.limits;
+    assert!(open(|command| matches!(command, Command::Resolve { .. })) <= limits.resolves, "B11: resolves");
+    assert!(open(|command| matches!(command, Command::Flush { .. })) <= limits.flushes, "B11: flushes");
+    let (live, backfill) = (drive.capacity(Lane::Live), drive.capacity(Lane::Backfill));
+    assert!(live <= limits.changes, "A13: room for {live} changes");
+    assert!(backfill <= limits.backfill_rows, "B11: room for {backfill} rows");
+    let status = drive.status();
+    let indexes = drive.model.indexes.len();
+    // One change touches two documents of each index at the most.
+    let fan_out = limits.resolves * limits.resolve_changes * 2 * indexes;
+    let retrials = drive.retrials();
+    let most = limits.documents + fan_out + limits.backfill_rows.max(indexes) + retrials;
+    let dirty = status.dirty + status.in_flight;
+    assert!(dirty <= most, "B11: {dirty} documents are dirty, at most {most} may be");
+}
+
+/// The run is over, or the world is healed and nothing is left to do: the sink is what the rows say.
+pub fn converged(model: &Model) {
+    for (id, state) in model.expected() {
+        let held = model.sink.documents.get(&id).map(|(state, _)| *state).unwrap_or_default();
+        let excused = model.quarantined.contains_key(&id);
+        assert!(held.there == state.there || excused, "A9: {id} is {held:?}, its rows are {state:?}");
+        let known = held.time >= state.time || !state.there;
+        assert!(known || excused, "A9: {id} is {held:?}, its rows are {state:?}");
+    }
+}
+
+/// Every index that can be seeded is marked so.
+pub fn seeded(model: &Model) {
+    for index in &model.indexes {
+        let state = model.sink.seeds.get(index).map(|(_, state)| state);
+        assert_eq!(state, Some(&SeedState::Seeded), "A5: {index} is not seeded");
+    }
+}
+
+fn is_running(drive: &Drive) -> bool {
+    matches!(drive.status().phase, Phase::Running | Phase::Draining)
+}

@@ -1,0 +1,489 @@
+//! The laziest legal driver: it does nothing by itself, polls after every event, and lets time pass only when it is told to,
+//! to a deadline or short of it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use syncline::document::Writes;
+use syncline::pipeline::{Command, Event, Notice, Phase, Pipeline, Status, Then, Timer};
+use syncline::time::Instant;
+use syncline::{Captured, Captures, Config, DocumentId, EngineError, Fault, Lane, Position, Report, Version};
+
+use crate::check;
+use crate::model::{Late, Model, OnWire, Snapshot, State};
+use crate::op::{Kind, Op};
+use crate::owed::Owed;
+use crate::setup::Setup;
+
+mod answer;
+mod heal;
+mod misuse;
+mod view;
+
+/// No timer beyond this is waited for: it is one that never goes off.
+const HORIZON: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A pipeline, its world, and what is under way between them.
+#[derive(Debug, Clone)]
+pub struct Drive {
+    /// The world.
+    pub model: Model,
+    /// What the run owes.
+    pub owed: Owed,
+    setup: Setup,
+    pipeline: Pipeline<State>,
+    now: Instant,
+    /// Calls that are not answered, oldest first.
+    open: Vec<Command<State>>,
+    /// Calls that were given up, and may be answered all the same.
+    stale: Vec<Command<State>>,
+    last: Option<Event<State>>,
+    /// Where in the log the open capture stands.
+    capture: Option<usize>,
+    has_opened: bool,
+    opened_stream: Option<u64>,
+    told_idle: bool,
+    snapshot: Option<Snapshot>,
+    ensured: BTreeSet<usize>,
+    /// The newest position whose confirm was answered, and whether one is still to be.
+    acknowledged: Option<Position>,
+    ack_pending: bool,
+    heard_caught_up: bool,
+    /// The sink is being told so, or will be once more.
+    caught_up_pending: bool,
+    retrials: usize,
+    finished: Option<Result<Report, EngineError>>,
+    /// Whether it ended in the last step.
+    finished_now: bool,
+    /// What the observer heard in the last step.
+    notices: Vec<Notice>,
+    marks: BTreeSet<&'static str>,
+    journal: Option<Vec<String>>,
+}
+
+impl Drive {
+    /// A world in which the first run begins.
+    pub fn new(setup: Setup) -> Self {
+        Self::with_journal(setup, None)
+    }
+
+    /// The same, and every event and command is written down.
+    pub fn journalled(setup: Setup) -> Self {
+        Self::with_journal(setup, Some(Vec::new()))
+    }
+
+    fn with_journal(setup: Setup, journal: Option<Vec<String>>) -> Self {
+        let now = Instant::from_millis(1000);
+        let mut drive = Self {
+            model: Model::new(&setup),
+            owed: Owed::default(),
+            pipeline: Pipeline::new(setup.config(), now).expect("a setup never contradicts itself"),
+            setup,
+            now,
+            open: Vec::new(),
+            stale: Vec::new(),
+            last: None,
+            capture: None,
+            has_opened: false,
+            opened_stream: None,
+            told_idle: false,
+            snapshot: None,
+            ensured: BTreeSet::new(),
+            acknowledged: None,
+            ack_pending: false,
+            heard_caught_up: true,
+            caught_up_pending: false,
+            retrials: 0,
+            finished: None,
+            finished_now: false,
+            notices: Vec::new(),
+            marks: BTreeSet::new(),
+            journal,
+        };
+        drive.poll();
+        drive
+    }
+
+    /// One thing happens. Panics where a promise is broken.
+    pub fn step(&mut self, op: Op) {
+        self.notices.clear();
+        self.finished_now = false;
+        match op {
+            Op::Commit(rows, removed) => self.model.commit(rows, removed),
+            Op::Heartbeat => self.model.checkpoint(Vec::new()),
+            Op::Land(at) => self.land(at),
+            Op::LoseStream if !self.setup.scopes => {}
+            _ if self.finished.is_some() => self.restart(),
+            Op::Capture(most) => self.capture(most, false),
+            Op::End => self.capture(u8::MAX, true),
+            Op::FailCapture(kind) => self.fail_capture(kind),
+            Op::LoseStream => {
+                self.mark("stream lost");
+                self.model.lose_stream();
+                self.fail_capture(Kind::Transient);
+            }
+            Op::Answer(at, how) => self.answer_open(at, how),
+            Op::Stale(at) => self.answer_stale(at),
+            Op::Repeat => self.repeat(),
+            Op::Scan(most) => self.scan(most),
+            Op::FailScan(kind) => self.fail_scan(kind),
+            Op::Deadline => self.elapse(256),
+            Op::Wait(part) => self.elapse(part.into()),
+            Op::Crash => self.crash(),
+            Op::Drain(millis) => {
+                let deadline = self.now.after(Duration::from_millis(millis.into()));
+                self.mark(if self.has_opened { "drained" } else { "drained at the start" });
+                self.handle(Event::Drain { deadline });
+            }
+            Op::Misuse(wrong) => self.misuse(wrong),
+        }
+    }
+
+    fn land(&mut self, at: u8) {
+        if !self.model.late.is_empty() {
+            match self.model.late.remove(usize::from(at) % self.model.late.len()) {
+                Late::Writes(writes) => {
+                    self.mark("late write");
+                    self.model.apply(&writes);
+                }
+                Late::Release(documents) => {
+                    self.mark("late release");
+                    self.model.release(&documents);
+                }
+            }
+        }
+    }
+
+    fn capture(&mut self, most: u8, ends: bool) {
+        let Some(from) = self.capture else { return };
+        let (room, left) = (self.pipeline.capacity(Lane::Live), self.model.log.len() - from);
+        if self.pipeline.status().phase != Phase::Running {
+            return;
+        }
+        let mut items = Captures::default();
+        let mut to = from;
+        for _ in 0..left.min(usize::from(most.max(1))) {
+            let number = self.owed.captured() + items.changes().len() as u64;
+            let item = self.model.item(to, number);
+            if matches!(item, Captured::Change(_)) && items.changes().len() == room {
+                break;
+            }
+            items.push(item);
+            to += 1;
+        }
+        let all = to == self.model.log.len();
+        let then = match (all, ends) {
+            (true, true) => Then::End,
+            (true, false) => Then::Idle,
+            (false, _) => Then::More,
+        };
+        let nothing_new = items.is_empty() && (then == Then::More || then == Then::Idle && self.told_idle);
+        if nothing_new {
+            return;
+        }
+        self.capture = (then != Then::End).then_some(to);
+        self.told_idle = then != Then::More;
+        self.owed.on_captured(&items);
+        if then == Then::End {
+            self.mark("the stream ended");
+        }
+        self.handle(Event::Captured { items, then });
+    }
+
+    fn fail_capture(&mut self, kind: Kind) {
+        if self.capture.take().is_some() {
+            self.mark("capture failed");
+            self.told_idle &= self.is_ending();
+            self.handle(Event::CaptureFailed { fault: fault(kind) });
+        }
+    }
+
+    fn scan(&mut self, most: u8) {
+        let room = self.pipeline.capacity(Lane::Backfill);
+        let Some(mut snapshot) = self.snapshot.take() else { return };
+        let count = usize::from(most.max(1)).min(room).min(snapshot.keys.len());
+        let keys = snapshot.keys.drain(..count).collect();
+        let call = snapshot.call;
+        let ends = snapshot.keys.is_empty();
+        if room == 0 {
+            self.snapshot = Some(snapshot);
+            return;
+        }
+        if !ends {
+            self.snapshot = Some(snapshot);
+        }
+        self.handle(Event::Scanned { call, keys, then: if ends { Then::End } else { Then::Idle } });
+    }
+
+    fn fail_scan(&mut self, kind: Kind) {
+        if let Some(Snapshot { call, .. }) = self.snapshot.take() {
+            self.mark("scan failed");
+            self.handle(Event::ScanFailed { call, fault: fault(kind) });
+        }
+    }
+
+    /// So many 256ths of the time to the next deadline pass.
+    fn elapse(&mut self, part: u64) {
+        let Some((at, _)) = self.timer() else { return };
+        let wait = at.since(self.now).as_nanos() as u64;
+        self.now = self.now.after(Duration::from_nanos((u128::from(wait) * u128::from(part) / 256) as u64));
+        self.handle(Event::Elapsed);
+    }
+
+    /// The next deadline that will ever come.
+    pub fn timer(&self) -> Option<(Instant, Timer)> {
+        self.pipeline.poll_timeout().filter(|(at, _)| at.since(self.now) < HORIZON)
+    }
+
+    fn crash(&mut self) {
+        if self.owed.flying().next().is_some() {
+            self.mark("crashed with documents in flight");
+        }
+        if self.ack_pending {
+            self.mark("crashed between flush and ack");
+        }
+        if self.open.iter().any(|open| matches!(open, Command::Clear { .. } | Command::SaveCursor { .. })) {
+            self.mark("crashed while seeding");
+        }
+        self.restart();
+    }
+
+    fn restart(&mut self) {
+        for open in core::mem::take(&mut self.open) {
+            self.give_up(open);
+        }
+        let model = core::mem::replace(&mut self.model, Model::new(&self.setup));
+        let journal = self.journal.take();
+        let marks = core::mem::take(&mut self.marks);
+        *self = Self::with_journal(self.setup, journal);
+        self.model = model;
+        self.model.built.clear();
+        self.marks = marks;
+        self.mark("run again");
+    }
+
+    /// Nobody waits for this call any more. A flush, or a release, may still land.
+    fn give_up(&mut self, call: Command<State>) {
+        match call {
+            Command::Flush { writes, .. } => {
+                let writes = self.on_wire(&writes);
+                self.model.late.push(Late::Writes(writes));
+            }
+            Command::Release { documents, .. } => self.model.late.push(Late::Release(documents)),
+            _ => {}
+        }
+    }
+
+    fn on_wire(&self, writes: &Writes<State>) -> Vec<OnWire> {
+        let one = |write: &syncline::Write<State>| {
+            let id = &write.document.id;
+            (id.clone(), self.model.built[id], write.version)
+        };
+        writes.iter().map(one).collect()
+    }
+
+    fn handle(&mut self, event: Event<State>) {
+        if let Some(journal) = &mut self.journal {
+            journal.push(format!("{:?} > {event:?}", self.now));
+        }
+        self.last = Some(event.clone());
+        self.owed.note_safe();
+        self.pipeline.handle(self.now, event).expect("a legal driver");
+        self.poll();
+        // A debug build has checked them in `handle`.
+        if !cfg!(debug_assertions) {
+            self.pipeline.check_invariants();
+        }
+        check::after(self);
+    }
+
+    fn poll(&mut self) {
+        while let Some(command) = self.pipeline.poll_command() {
+            if let Some(journal) = &mut self.journal {
+                journal.push(format!("{command:?}"));
+            }
+            check::command(self, &command);
+            self.take(command);
+        }
+    }
+
+    fn take(&mut self, command: Command<State>) {
+        match &command {
+            Command::Notify(notice) => {
+                if let Notice::Quarantined(document, _) = notice
+                    && !self.setup.quarantine
+                {
+                    self.model.quarantined.insert(document.id.clone(), Version::default());
+                }
+                return self.notices.push(notice.clone());
+            }
+            Command::Finish(outcome) => {
+                self.mark(if outcome.is_ok() { "finished" } else { "halted" });
+                self.finished = Some(outcome.clone());
+                self.finished_now = true;
+                return self.refuse_everything();
+            }
+            Command::Abandon { call } => {
+                self.snapshot.take_if(|snapshot| snapshot.call == *call);
+                if let Some(at) = self.open.iter().position(|open| open.call() == Some(*call)) {
+                    self.mark("abandoned");
+                    let open = self.open.remove(at);
+                    self.stale.push(open.clone());
+                    self.give_up(open);
+                }
+                return;
+            }
+            Command::Open { .. } => {
+                self.capture = None;
+                self.told_idle = false;
+            }
+            Command::Resolve { call, changes } => self.owed.on_resolve(*call, changes),
+            Command::Build { ids, .. } => self.owed.on_build(ids),
+            Command::Flush { caught_up, .. } => self.heard_caught_up = *caught_up,
+            Command::CaughtUp { .. } => {
+                self.heard_caught_up = true;
+                self.caught_up_pending = true;
+            }
+            Command::Ack { .. } => self.ack_pending = true,
+            _ => {}
+        }
+        self.open.push(command);
+    }
+
+    /// This run did something worth meeting.
+    pub fn mark(&mut self, name: &'static str) {
+        self.marks.insert(name);
+    }
+
+    /// What this world has met.
+    pub fn marks(&self) -> &BTreeSet<&'static str> {
+        &self.marks
+    }
+
+    /// What this world has met since the last call. Answers that could come late or twice are forgotten too.
+    pub fn take_marks(&mut self) -> BTreeSet<&'static str> {
+        self.stale.clear();
+        self.last = None;
+        core::mem::take(&mut self.marks)
+    }
+
+    /// What was written down.
+    pub fn journal(&self) -> &[String] {
+        self.journal.as_deref().unwrap_or_default()
+    }
+
+    /// The limits of the run.
+    pub fn config(&self) -> Config {
+        self.setup.config()
+    }
+
+    /// The world's shape.
+    pub fn setup(&self) -> Setup {
+        self.setup
+    }
+
+    /// The pipeline at this moment.
+    pub fn pipeline(&self) -> &Pipeline<State> {
+        &self.pipeline
+    }
+
+    /// Its status.
+    pub fn status(&self) -> Status {
+        self.pipeline.status()
+    }
+
+    /// How much more of a lane it takes.
+    pub fn capacity(&self, lane: Lane) -> usize {
+        self.pipeline.capacity(lane)
+    }
+
+    /// Calls that are not answered, oldest first.
+    pub fn open(&self) -> &[Command<State>] {
+        &self.open
+    }
+
+    /// Whether the run takes nothing new.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.status().phase, Phase::Draining | Phase::Halting | Phase::Ended)
+    }
+
+    /// How the run ended.
+    pub fn finished(&self) -> Option<&Result<Report, EngineError>> {
+        self.finished.as_ref()
+    }
+
+    /// What the observer heard in the last step.
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+
+    /// How many items the open capture has ready.
+    pub fn ready(&self) -> usize {
+        self.capture.map_or(0, |at| self.model.log.len() - at)
+    }
+
+    /// Whether a capture is open.
+    pub fn is_capturing(&self) -> bool {
+        self.capture.is_some()
+    }
+
+    /// The snapshot that is open.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    /// Whether this run has opened its capture.
+    pub fn has_opened(&self) -> bool {
+        self.has_opened
+    }
+
+    /// Whether the last poll of the capture found no more.
+    pub fn told_idle(&self) -> bool {
+        self.told_idle
+    }
+
+    /// How many indexes this run has ensured.
+    pub fn ensured(&self) -> usize {
+        self.ensured.len()
+    }
+
+    /// The newest position whose confirm was answered.
+    pub fn acknowledged(&self) -> Option<Position> {
+        self.acknowledged
+    }
+
+    /// Whether a confirm is under way, or waits to be made again.
+    pub fn ack_is_pending(&self) -> bool {
+        self.ack_pending
+    }
+
+    /// Whether what the sink was told last, of a flush or by itself, is that nothing live waits; true before any.
+    pub fn heard_caught_up(&self) -> bool {
+        self.heard_caught_up
+    }
+
+    /// Whether the sink is being told so still: what it is told next waits for the answer.
+    pub fn caught_up_is_pending(&self) -> bool {
+        self.caught_up_pending
+    }
+
+    /// How many documents this run found in quarantine.
+    pub fn retrials(&self) -> usize {
+        self.retrials
+    }
+
+    /// The size of a document's body as it was built.
+    pub fn bytes(&self, id: &DocumentId) -> usize {
+        let state = self.model.built.get(id).copied().unwrap_or_default();
+        self.model.bytes(&self.setup, id, state)
+    }
+}
+
+/// A failure of this kind.
+pub fn fault(kind: Kind) -> Fault {
+    match kind {
+        Kind::Transient => Fault::transient("the network"),
+        Kind::Content => Fault::content("poison"),
+        Kind::Fatal => Fault::fatal("refused"),
+    }
+}

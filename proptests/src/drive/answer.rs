@@ -1,0 +1,351 @@
+//! How calls are answered, and what they do to the world.
+
+use std::sync::Arc;
+
+use syncline::document::Writes;
+use syncline::pipeline::{CallId, Command, Event};
+use syncline::ports::{FailedDocument, IndexScope, Resolved};
+use syncline::{
+    Document, DocumentId, Epoch, Fault, FlushReport, IndexMapping, RejectedDocument, SeedState, SnapshotTable,
+};
+
+use crate::drive::{Drive, fault};
+use crate::model::{Late, OnWire, Snapshot, State, table};
+use crate::op::{Answer, Effect, Kind};
+
+/// How many flushes the sink of this world takes at once.
+const CONCURRENCY: usize = 8;
+
+impl Drive {
+    pub(super) fn answer_open(&mut self, at: u8, how: Answer) {
+        if self.open.is_empty() {
+            return;
+        }
+        let at = usize::from(at) % self.open.len();
+        let command = self.open.remove(at);
+        let event = self.answer(command, how);
+        self.handle(event);
+    }
+
+    /// An answer to a call that was given up. It must make no difference.
+    pub(super) fn answer_stale(&mut self, at: u8) {
+        if self.stale.is_empty() {
+            return;
+        }
+        let at = usize::from(at) % self.stale.len();
+        let command = self.stale.remove(at);
+        self.mark("stale answer");
+        let event = match command {
+            Command::Resolve { call, .. } => Event::Resolved { call, result: Ok(Resolved::default()) },
+            Command::Build { call, .. } => Event::Built { call, result: Ok(Vec::new()), bytes: Vec::new() },
+            Command::Flush { call, .. } => Event::Flushed { call, result: Ok(FlushReport::clean()) },
+            Command::Begin { call } => Event::Begun { call, result: Ok((Epoch(0), 1)) },
+            Command::Describe { call } => Event::Described { call, result: Ok((Vec::new(), Vec::new())) },
+            Command::LoadQuarantine { call } => Event::QuarantineLoaded { call, result: Ok(Vec::new()) },
+            Command::Open { call } => Event::Opened { call, result: Err(Fault::fatal("late")) },
+            Command::ReadSeed { call, .. } => Event::SeedRead { call, result: Ok(SeedState::Seeded) },
+            Command::ReadLag { call } => Event::LagRead { call, result: Ok(None) },
+            other => done(other.call().expect("a call has an id"), None),
+        };
+        self.handle(event);
+    }
+
+    /// The last answer comes a second time. Rows and changes are no answers: given again, they are new ones.
+    pub(super) fn repeat(&mut self) {
+        match self.last.clone() {
+            Some(Event::Captured { .. } | Event::CaptureFailed { .. } | Event::Drain { .. }) | None => {}
+            Some(Event::Scanned { .. } | Event::ScanFailed { .. }) => {}
+            Some(event) => self.handle(event),
+        }
+    }
+
+    /// The answer to a call, with what it did.
+    fn answer(&mut self, command: Command<State>, how: Answer) -> Event<State> {
+        let (failed, effect) = match how {
+            Answer::Failed(kind, effect) => (Some(fault(kind)), effect),
+            Answer::Done | Answer::Reversed | Answer::Partly(..) | Answer::Wrong => (None, Effect::All),
+        };
+        let applies = matches!(effect, Effect::All | Effect::Half);
+        if let Some(fault) = &failed {
+            self.mark(match fault.kind() {
+                syncline::FaultKind::Transient => "a call failed",
+                syncline::FaultKind::Content => "a call was refused",
+                syncline::FaultKind::Fatal => "a call failed for good",
+            });
+        }
+        match command {
+            Command::Begin { call } => {
+                let epoch = self.model.begin();
+                Event::Begun { call, result: failed.map_or(Ok((Epoch(epoch), CONCURRENCY)), Err) }
+            }
+            Command::Describe { call } => {
+                Event::Described { call, result: failed.map_or_else(|| Ok(self.describe(how)), Err) }
+            }
+            Command::Ensure { call, mapping } => {
+                if failed.is_none() {
+                    let at = self.model.indexes.iter().position(|index| *index == mapping.index);
+                    self.ensured.extend(at);
+                }
+                done(call, failed)
+            }
+            Command::LoadQuarantine { call } => {
+                let ids: Vec<DocumentId> = self.model.quarantined.keys().cloned().collect();
+                if failed.is_none() {
+                    self.owed.on_quarantine_loaded(&ids);
+                    self.retrials = ids.len();
+                }
+                Event::QuarantineLoaded { call, result: failed.map_or(Ok(ids), Err) }
+            }
+            Command::Open { call } => {
+                if failed.is_none() {
+                    self.open_capture();
+                }
+                let stream = self.model.stream_id();
+                Event::Opened { call, result: failed.map_or(Ok(stream), Err) }
+            }
+            Command::Resolve { call, changes } => {
+                if let Some(fault) = failed {
+                    return Event::Resolved { call, result: Err(fault) };
+                }
+                let touched: Vec<_> = changes.iter().map(|change| self.model.touched(&change.key)).collect();
+                let mut resolved = Resolved::default();
+                touched.iter().for_each(|ids| resolved.push(ids.iter().cloned()));
+                match how {
+                    Answer::Wrong => resolved.push([]),
+                    _ => self.owed.on_resolved(call, touched),
+                }
+                Event::Resolved { call, result: Ok(resolved) }
+            }
+            Command::Build { call, ids, .. } => self.build(call, &ids, how, failed),
+            Command::Flush { call, writes, .. } => self.flush(call, &writes, how, failed, effect),
+            Command::CaughtUp { call } => {
+                self.caught_up_pending = failed.is_some();
+                done(call, failed)
+            }
+            Command::Quarantine { call, documents } => {
+                if applies {
+                    let records = documents.iter().map(|document| (document.id.clone(), document.version));
+                    self.model.quarantined.extend(records);
+                    self.mark("quarantined");
+                }
+                if failed.is_none() {
+                    self.owed.on_recorded(documents.iter().map(|document| &document.id));
+                }
+                done(call, failed)
+            }
+            Command::Release { call, documents } => {
+                if applies {
+                    self.mark("released");
+                    self.model.release(&documents);
+                }
+                if effect == Effect::Late {
+                    self.model.late.push(Late::Release(documents.clone()));
+                }
+                if failed.is_none() {
+                    self.owed.on_released(documents.iter().map(|document| &document.id));
+                }
+                done(call, failed)
+            }
+            Command::Ack { call, stream, position } => {
+                if stream == self.model.stream_id() && applies {
+                    assert!(position >= self.model.confirmed, "B1: {position} goes back");
+                    self.model.confirmed = position;
+                    self.mark("confirmed");
+                }
+                if failed.is_none() {
+                    self.acknowledged = self.acknowledged.max(Some(position));
+                    self.ack_pending = false;
+                }
+                done(call, failed)
+            }
+            Command::ReadSeed { call, index, seed } => {
+                let state = self.model.seed_state(&index, &seed);
+                Event::SeedRead { call, result: failed.map_or(Ok(state), Err) }
+            }
+            Command::Clear { call, index } => {
+                if applies {
+                    self.model.clear(&index);
+                    self.mark("cleared");
+                }
+                done(call, failed)
+            }
+            Command::SaveCursor { call, index, seed, after } => {
+                if applies {
+                    self.mark(if after.is_some() { "cursor saved" } else { "seeding began" });
+                    self.model.sink.seeds.insert(index, (seed, SeedState::Seeding(after)));
+                }
+                done(call, failed)
+            }
+            Command::Scan { call, after, .. } => {
+                if failed.is_none() {
+                    self.mark(if after.is_some() { "scan resumed" } else { "scan began" });
+                    self.snapshot = Some(Snapshot { call, keys: self.model.scan(after.as_ref()) });
+                }
+                done(call, failed)
+            }
+            Command::MarkSeeded { call, index, seed } => {
+                if applies {
+                    self.mark("seeded");
+                    self.model.sink.seeds.insert(index, (seed, SeedState::Seeded));
+                }
+                done(call, failed)
+            }
+            Command::ReadLag { call } => Event::LagRead { call, result: failed.map_or(Ok(None), Err) },
+            other => panic!("no call of this world: {other:?}"),
+        }
+    }
+
+    fn describe(&self, how: Answer) -> (Vec<IndexMapping>, Vec<IndexScope>) {
+        let indexes = &self.model.indexes;
+        let mut mappings: Vec<_> = indexes.iter().map(|index| IndexMapping::new(index.clone(), [])).collect();
+        if how == Answer::Wrong {
+            mappings.push(IndexMapping::new(indexes[0].clone(), []));
+        }
+        let scope = |index: &syncline::IndexName| IndexScope::new(index.clone(), SnapshotTable::new(table()));
+        let scopes = indexes.iter().filter(|_| self.setup.scopes).map(scope);
+        (mappings, scopes.collect())
+    }
+
+    fn open_capture(&mut self) {
+        let stream = self.model.stream;
+        if self.opened_stream.replace(stream) != Some(stream) {
+            self.owed.on_new_stream();
+            self.acknowledged = None;
+            self.ack_pending = false;
+        }
+        self.has_opened = true;
+        self.told_idle = false;
+        self.capture = Some(self.model.resume());
+    }
+
+    fn build(
+        &mut self,
+        call: CallId,
+        ids: &Arc<[DocumentId]>,
+        how: Answer,
+        failed: Option<Fault>,
+    ) -> Event<State> {
+        if let Some(fault) = failed {
+            if fault.kind() == syncline::FaultKind::Content && self.is_running() {
+                match ids.len() {
+                    1 => self.skip(ids.iter()),
+                    _ => {
+                        self.mark("build halved");
+                        self.owed.on_put_back(ids);
+                    }
+                }
+            }
+            return Event::Built { call, result: Err(fault), bytes: Vec::new() };
+        }
+        let (kind, mask) = match how {
+            Answer::Partly(kind, mask) => (kind, mask),
+            _ => (Kind::Transient, 0),
+        };
+        let fails = |at: usize| mask & (1 << (at % 8)) != 0;
+        let (mut built, mut bytes) = (Vec::new(), Vec::new());
+        for (at, id) in ids.iter().enumerate() {
+            if fails(at) {
+                built.push(Err(FailedDocument { id: id.clone(), fault: fault(kind) }));
+                bytes.push(0);
+                continue;
+            }
+            let state = self.model.document(id);
+            self.model.built.insert(id.clone(), state);
+            bytes.push(self.model.bytes(&self.setup, id, state));
+            built.push(Ok(match state.there {
+                true => Document::upsert(id.clone(), state),
+                false => Document::delete(id.clone()),
+            }));
+        }
+        match how {
+            Answer::Reversed => {
+                built.reverse();
+                bytes.reverse();
+            }
+            Answer::Wrong => drop(built.pop()),
+            Answer::Partly(Kind::Content, _) => {
+                let skipped: Vec<_> =
+                    ids.iter().enumerate().filter(|(at, _)| fails(*at)).map(|(_, id)| id.clone()).collect();
+                self.skip(skipped.iter());
+            }
+            Answer::Partly(Kind::Transient, _) if mask != 0 => self.mark("some were not built"),
+            Answer::Partly(..) | Answer::Done | Answer::Failed(..) => {}
+        }
+        Event::Built { call, result: Ok(built), bytes }
+    }
+
+    fn flush(
+        &mut self,
+        call: CallId,
+        writes: &Writes<State>,
+        how: Answer,
+        failed: Option<Fault>,
+        effect: Effect,
+    ) -> Event<State> {
+        let sent = self.on_wire(writes);
+        if let Some(fault) = failed {
+            match effect {
+                Effect::Nothing => {}
+                Effect::Half => self.model.apply(&sent[..sent.len() / 2]),
+                Effect::All => self.model.apply(&sent),
+                Effect::Late => self.model.late.push(Late::Writes(sent.clone())),
+            }
+            if fault.kind() == syncline::FaultKind::Content {
+                match sent.len() {
+                    1 => self.skip(sent.iter().map(|(id, ..)| id)),
+                    _ => self.mark("flush halved"),
+                }
+            }
+            return Event::Flushed { call, result: Err(fault) };
+        }
+        let (kind, mask) = match how {
+            Answer::Partly(kind, mask) => (kind, mask),
+            _ => (Kind::Transient, 0),
+        };
+        let mut report = FlushReport::clean();
+        let mut applied: Vec<OnWire> = Vec::new();
+        for (at, write) in sent.into_iter().enumerate() {
+            match (mask & (1 << (at % 8)) != 0, kind) {
+                (false, _) => applied.push(write),
+                (true, Kind::Transient) => report.throttled.push(write.0),
+                (true, Kind::Content | Kind::Fatal) => {
+                    report.rejected.push(RejectedDocument::new(&write.0, "poison"));
+                }
+            }
+        }
+        self.model.apply(&applied);
+        if how == Answer::Wrong {
+            report.throttled.extend(applied.first().map(|(id, ..)| DocumentId::new(id.index.clone(), 99)));
+            return Event::Flushed { call, result: Ok(report) };
+        }
+        let rejected: Vec<DocumentId> = report.rejected.iter().map(|document| document.id.clone()).collect();
+        if !report.throttled.is_empty() {
+            self.mark("throttled");
+        }
+        if rejected.is_empty() || self.setup.skip {
+            self.owed.on_written(applied.iter().map(|(id, ..)| id));
+            for (id, ..) in &applied {
+                self.model.built.remove(id);
+            }
+        }
+        self.skip(rejected.iter());
+        Event::Flushed { call, result: Ok(report) }
+    }
+
+    /// The pipeline learns that these will not be had as they are.
+    fn skip<'a>(&mut self, ids: impl Iterator<Item = &'a DocumentId> + Clone) {
+        if self.setup.skip && ids.clone().next().is_some() {
+            self.mark("skipped");
+            self.owed.on_skipped(ids, self.setup.quarantine);
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        use syncline::pipeline::Phase;
+        matches!(self.status().phase, Phase::Running | Phase::Draining)
+    }
+}
+
+fn done(call: CallId, fault: Option<Fault>) -> Event<State> {
+    Event::Done { call, result: fault.map_or(Ok(()), Err) }
+}

@@ -1,0 +1,93 @@
+//! When failures stop: everything is worked off within a bounded number of steps, and the sink is what the rows say.
+
+use std::time::Duration;
+
+use syncline::Lane;
+use syncline::pipeline::Event;
+
+use crate::check;
+use crate::drive::Drive;
+use crate::op::{Answer, Op};
+
+/// No world that a searcher makes takes more steps than this to come to rest.
+const PATIENCE: usize = 20_000;
+
+impl Drive {
+    /// What happens next where nothing fails, in the least helpful order that is fair; `None` where nothing does.
+    pub fn next_healthy(&self) -> Option<Op> {
+        if self.finished.is_some() {
+            return None;
+        }
+        if !self.open.is_empty() {
+            return Some(Op::Answer(0, Answer::Done));
+        }
+        if self.is_capturing()
+            && (self.ready() > 0 && self.capacity(Lane::Live) > 0 || self.ready() == 0 && !self.told_idle)
+        {
+            return Some(Op::Capture(u8::MAX));
+        }
+        if self.snapshot.is_some() && self.capacity(Lane::Backfill) > 0 {
+            return Some(Op::Scan(u8::MAX));
+        }
+        self.timer().map(|_| Op::Deadline)
+    }
+
+    /// Nothing is left to do.
+    pub fn is_settled(&self) -> bool {
+        let status = self.status();
+        self.finished.is_none()
+            && self.is_capturing()
+            && self.ready() == 0
+            && self.told_idle
+            && self.open.is_empty()
+            && status.dirty + status.in_flight == 0
+            && status.captured == status.durable
+            && status.oldest_unacknowledged.is_none()
+            && status.indexes.iter().all(|index| index.seeded)
+    }
+
+    /// The failures stop. Returns the number of steps until nothing was left to do. Panics where that does not come, or
+    /// where the sink is not what the rows say.
+    pub fn heal(&mut self) -> usize {
+        while !self.model.late.is_empty() {
+            self.step(Op::Land(0));
+        }
+        let mut steps = 0;
+        while !self.is_settled() {
+            let op = match self.next_healthy() {
+                Some(op) => op,
+                // The run is over, and its successor finds what it left.
+                None if self.finished.is_some() => Op::Crash,
+                None => {
+                    panic!("stuck: nothing is open, and nothing is waited for\n{}", self.pipeline.canonical())
+                }
+            };
+            self.step(op);
+            steps += 1;
+            assert!(steps < PATIENCE, "not settled: {:?}\n{}", self.open, self.pipeline.canonical());
+        }
+        check::converged(&self.model);
+        if self.setup.scopes {
+            check::seeded(&self.model);
+        }
+        self.drain();
+        steps
+    }
+
+    /// A run with nothing left to do is drained, and has nothing to report.
+    fn drain(&mut self) {
+        self.handle(Event::Drain { deadline: self.now.after(Duration::from_secs(60)) });
+        for _ in 0..PATIENCE {
+            match self.finished.clone() {
+                Some(outcome) => {
+                    let report = outcome.expect("a drained run has no error");
+                    assert_eq!(report.unacknowledged, 0, "B12: {report:?}");
+                    assert!(report.unseeded.is_empty(), "B12: {report:?}");
+                    return;
+                }
+                None => self.step(self.next_healthy().expect("a drain ends")),
+            }
+        }
+        panic!("not drained: {:?}\n{}", self.open, self.pipeline.canonical());
+    }
+}

@@ -1,0 +1,264 @@
+//! What is true outside the engine: the rows, the log of their changes, the sink, and the durable resume point.
+//!
+//! A document is the row of its key, and the row beside it where the world joins them. Every write to a row has a time, so
+//! that a document that goes back is seen, whatever its value.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use syncline::pipeline::CallId;
+use syncline::ports::CuredDocument;
+use syncline::{
+    Captured, Change, DocumentId, IndexName, Key, Position, Seed, SeedState, StreamId, TableName, Value,
+    Version, Visibility,
+};
+
+use crate::setup::Setup;
+
+/// What a row, or a document, is since when: there or not. Times only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct State {
+    /// When it became so.
+    pub time: u64,
+    /// Whether it is there.
+    pub there: bool,
+}
+
+/// What lies under an id in the sink.
+pub type Stored = (State, Version);
+
+/// One document of a flush, as it lies on the wire.
+pub type OnWire = (DocumentId, State, Version);
+
+/// What lies on the wire, and nobody waits for.
+#[derive(Debug, Clone)]
+pub enum Late {
+    /// The documents of a flush.
+    Writes(Vec<OnWire>),
+    /// A release from the quarantine.
+    Release(Arc<[CuredDocument]>),
+}
+
+/// The destination: it remembers versions, of tombstones and cleared documents too, and refuses older ones.
+#[derive(Debug, Clone, Default)]
+pub struct Sink {
+    /// Everything that was ever written.
+    pub documents: BTreeMap<DocumentId, Stored>,
+    /// Markers and cursors.
+    pub seeds: BTreeMap<IndexName, (Seed, SeedState)>,
+    /// The epoch of the newest run.
+    pub epoch: u64,
+    /// Indexes that were ensured.
+    pub ensured: BTreeSet<IndexName>,
+}
+
+/// The world.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// The indexes.
+    pub indexes: Vec<IndexName>,
+    joined: bool,
+    /// The table.
+    pub rows: BTreeMap<i64, State>,
+    time: u64,
+    /// What the source gives, since the stream began.
+    pub log: Vec<Captured>,
+    /// For each checkpoint of the log the rows that its transaction touched.
+    pub transactions: Vec<(Position, Vec<(i64, State)>)>,
+    /// The durable resume point.
+    pub confirmed: Position,
+    /// Which stream it belongs to.
+    pub stream: u64,
+    /// The destination.
+    pub sink: Sink,
+    /// The records of the quarantine, with how new what was refused is; without one, what was told of it.
+    pub quarantined: BTreeMap<DocumentId, Version>,
+    /// What each document was when it was built last, while that may still be written: a tombstone does not tell.
+    pub built: BTreeMap<DocumentId, State>,
+    /// What was given up, and may land.
+    pub late: Vec<Late>,
+}
+
+impl Model {
+    /// The world before anything happened.
+    pub fn new(setup: &Setup) -> Self {
+        let mut model = Self {
+            indexes: (0..setup.indexes()).map(|at| IndexName::new(format!("index{at}")).unwrap()).collect(),
+            joined: setup.joined,
+            rows: BTreeMap::new(),
+            time: 0,
+            log: Vec::new(),
+            transactions: Vec::new(),
+            confirmed: Position(0),
+            stream: 0,
+            sink: Sink::default(),
+            quarantined: BTreeMap::new(),
+            built: BTreeMap::new(),
+            late: Vec::new(),
+        };
+        if setup.scopes {
+            model.write(setup.rows, 0);
+        }
+        model
+    }
+
+    fn write(&mut self, rows: u8, removed: u8) -> Vec<(i64, State)> {
+        let touched: Vec<i64> = (0..8).filter(|key| rows & (1 << key) != 0).collect();
+        let write = |key: i64| {
+            self.time += 1;
+            let state = State { time: self.time, there: removed & (1 << key) == 0 };
+            self.rows.insert(key, state);
+            (key, state)
+        };
+        touched.into_iter().map(write).collect()
+    }
+
+    /// A transaction, in the log and in the table.
+    pub fn commit(&mut self, rows: u8, removed: u8) {
+        let touched = self.write(rows, removed);
+        for (key, state) in &touched {
+            self.log.push(Captured::Change(match state.there {
+                true => Change::upsert(table(), *key),
+                false => Change::delete(table(), *key),
+            }));
+        }
+        self.checkpoint(touched);
+    }
+
+    /// A checkpoint after what was touched.
+    pub fn checkpoint(&mut self, touched: Vec<(i64, State)>) {
+        let position = Position(self.transactions.len() as u64 + 1 + self.stream * 1000);
+        self.log.push(Captured::Checkpoint(position));
+        self.transactions.push((position, touched));
+    }
+
+    /// The resume point is lost: what was not captured will never be seen.
+    pub fn lose_stream(&mut self) {
+        self.stream += 1;
+        self.log.clear();
+        self.transactions.clear();
+        self.confirmed = Position(0);
+    }
+
+    /// The stream's name.
+    pub fn stream_id(&self) -> StreamId {
+        StreamId::new(format!("stream{}", self.stream)).unwrap()
+    }
+
+    /// Where in the log a capture that is opened now begins.
+    pub fn resume(&self) -> usize {
+        let at = self.log.iter().position(|item| *item == Captured::Checkpoint(self.confirmed));
+        at.map_or(0, |at| at + 1)
+    }
+
+    /// An item of the log as the capture gives it. Its visibility token names it for the account of what is owed.
+    pub fn item(&self, at: usize, number: u64) -> Captured {
+        match &self.log[at] {
+            Captured::Change(change) => change.clone().with_visibility(Visibility(number)).into(),
+            Captured::Checkpoint(position) => Captured::Checkpoint(*position),
+        }
+    }
+
+    /// The documents that a change to this row touches.
+    pub fn touched(&self, key: &Key) -> Vec<DocumentId> {
+        let key = number(key);
+        let keys = if self.joined { vec![key, key ^ 1] } else { vec![key] };
+        let of_key = |key| self.indexes.iter().map(move |index| DocumentId::new(index.clone(), key));
+        keys.into_iter().flat_map(of_key).collect()
+    }
+
+    /// What a document is now.
+    pub fn document(&self, id: &DocumentId) -> State {
+        let key = number(&id.key);
+        let row = |key| self.rows.get(&key).copied().unwrap_or_default();
+        let beside = if self.joined { row(key ^ 1).time } else { 0 };
+        State { time: row(key).time.max(beside), there: row(key).there }
+    }
+
+    /// How many bytes a document's body has.
+    pub fn bytes(&self, setup: &Setup, id: &DocumentId, state: State) -> usize {
+        if setup.sized { (number(&id.key) as usize * 13 + state.time as usize * 7) % 40 } else { 1 }
+    }
+
+    /// A run began: the sink takes no write of an earlier one any more.
+    pub fn begin(&mut self) -> u64 {
+        self.sink.epoch += 1;
+        self.late.retain(|late| matches!(late, Late::Release(_)));
+        self.sink.epoch
+    }
+
+    /// Writes arrive at the sink.
+    pub fn apply(&mut self, writes: &[OnWire]) {
+        for (id, state, version) in writes {
+            let held = self.sink.documents.get(id);
+            if version.epoch.0 < self.sink.epoch || held.is_some_and(|(_, held)| held >= version) {
+                continue;
+            }
+            crate::check::b06_nothing_goes_back(id, held, *state);
+            self.sink.documents.insert(id.clone(), (*state, *version));
+        }
+    }
+
+    /// A record leaves the quarantine for a write that is as new as it.
+    pub fn release(&mut self, documents: &[CuredDocument]) {
+        for CuredDocument { id, version } in documents {
+            if self.quarantined.get(id).is_some_and(|recorded| recorded <= version) {
+                self.quarantined.remove(id);
+            }
+        }
+    }
+
+    /// An index is emptied. What was removed keeps its version.
+    pub fn clear(&mut self, index: &IndexName) {
+        for (id, (state, _)) in &mut self.sink.documents {
+            if id.index == *index {
+                *state = State::default();
+            }
+        }
+        self.sink.seeds.remove(index);
+    }
+
+    /// How far an index is, for this seed.
+    pub fn seed_state(&self, index: &IndexName, seed: &Seed) -> SeedState {
+        let held = self.sink.seeds.get(index).filter(|(held, _)| held == seed);
+        held.map_or(SeedState::Unseeded, |(_, state)| state.clone())
+    }
+
+    /// The keys of the rows after this one.
+    pub fn scan(&self, after: Option<&Key>) -> Vec<Key> {
+        let there = self.rows.iter().filter(|(_, state)| state.there);
+        there.map(|(key, _)| Key::single(*key)).filter(|key| Some(key) > after).collect()
+    }
+
+    /// Every document that is, or ever was, with what it should be now.
+    pub fn expected(&self) -> impl Iterator<Item = (DocumentId, State)> {
+        let beside = |key: &i64| if self.joined { vec![*key, key ^ 1] } else { vec![*key] };
+        let keys: BTreeSet<i64> = self.rows.keys().flat_map(beside).collect();
+        let ids = self.indexes.iter().flat_map(move |index| {
+            keys.clone().into_iter().map(move |key| DocumentId::new(index.clone(), key))
+        });
+        ids.map(|id| (id.clone(), self.document(&id)))
+    }
+}
+
+/// The one table.
+pub fn table() -> TableName {
+    TableName::new("rows").unwrap()
+}
+
+/// The number that a key is.
+pub fn number(key: &Key) -> i64 {
+    match key.values() {
+        [Value::Int(value)] => *value,
+        other => panic!("no key of this world: {other:?}"),
+    }
+}
+
+/// The snapshot that is open, with the rows that it has still to give.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Snapshot {
+    /// The call that opened it.
+    pub call: CallId,
+    /// The keys that are left, in order.
+    pub keys: Vec<Key>,
+}

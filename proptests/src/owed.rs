@@ -1,0 +1,192 @@
+//! A naive account of what the pipeline owes, kept from its commands and answers alone.
+//!
+//! The pipeline keeps one holder for each document and lane, in a ledger that forgets; this keeps every change with every
+//! document that it touched, in sets. The watermark must come out the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use syncline::pipeline::CallId;
+use syncline::{Captures, Change, DocumentId, Position};
+
+/// The changes that a document is owed for; `None` where it flies for a row of a snapshot alone.
+type Debt = Option<BTreeSet<u64>>;
+
+/// What a run owes.
+#[derive(Debug, Clone, Default)]
+pub struct Owed {
+    captured: u64,
+    unresolved: BTreeSet<u64>,
+    resolves: BTreeMap<CallId, Vec<u64>>,
+    /// Answers wait here until those of all earlier changes are there.
+    answered: BTreeMap<u64, Vec<DocumentId>>,
+    waiting: BTreeMap<DocumentId, BTreeSet<u64>>,
+    flying: BTreeMap<DocumentId, Debt>,
+    /// Each with the number of changes before it.
+    checkpoints: Vec<(u64, Position)>,
+    safe: Option<Position>,
+    quarantined: BTreeSet<DocumentId>,
+}
+
+impl Owed {
+    /// How many changes were captured: the number of the next one.
+    pub fn captured(&self) -> u64 {
+        self.captured
+    }
+
+    /// The capture yields these.
+    pub fn on_captured(&mut self, items: &Captures) {
+        let before = self.captured;
+        self.captured += items.changes().len() as u64;
+        self.unresolved.extend(before..self.captured);
+        let checkpoints = items.checkpoints().iter();
+        self.checkpoints.extend(checkpoints.map(|(at, position)| (before + *at as u64, *position)));
+    }
+
+    /// Another stream was opened: its positions are others.
+    pub fn on_new_stream(&mut self) {
+        self.checkpoints.clear();
+        self.safe = None;
+    }
+
+    /// These are to be resolved. The visibility token of a change is its number.
+    pub fn on_resolve(&mut self, call: CallId, changes: &[Change]) {
+        let number = |change: &Change| change.visibility.expect("every change of this world has a token").0;
+        let numbers: Vec<u64> = changes.iter().map(number).collect();
+        assert!(numbers.windows(2).all(|two| two[0] + 1 == two[1]), "changes out of order: {numbers:?}");
+        self.resolves.insert(call, numbers);
+    }
+
+    /// The answer to a resolve. Answers are taken in capture order.
+    pub fn on_resolved(&mut self, call: CallId, touched: Vec<Vec<DocumentId>>) {
+        let numbers = self.resolves.remove(&call).unwrap_or_default();
+        self.answered.extend(numbers.into_iter().zip(touched));
+        while let Some(number) = self.unresolved.first().copied() {
+            let Some(ids) = self.answered.remove(&number) else { return };
+            self.unresolved.remove(&number);
+            for id in ids {
+                self.waiting.entry(id).or_default().insert(number);
+            }
+        }
+    }
+
+    /// The quarantine held these: each is tried once more.
+    pub fn on_quarantine_loaded(&mut self, ids: &[DocumentId]) {
+        for id in ids {
+            self.waiting.entry(id.clone()).or_default();
+            self.quarantined.insert(id.clone());
+        }
+    }
+
+    /// These are to be built: all that each was owed for until now. A retry takes nothing new.
+    pub fn on_build(&mut self, ids: &[DocumentId]) {
+        for id in ids {
+            if !self.flying.contains_key(id) {
+                let debt = self.waiting.remove(id);
+                self.flying.insert(id.clone(), debt);
+            }
+        }
+    }
+
+    /// A whole build was refused: its documents wait again.
+    pub fn on_put_back(&mut self, ids: &[DocumentId]) {
+        for id in ids {
+            if let Some(debt) = self.flying.remove(id).flatten() {
+                self.waiting.entry(id.clone()).or_default().extend(debt);
+            }
+        }
+    }
+
+    /// These were written. Those that stand in quarantine leave it first.
+    pub fn on_written<'a>(&mut self, ids: impl IntoIterator<Item = &'a DocumentId>) {
+        for id in ids {
+            if !self.quarantined.contains(id) {
+                self.flying.remove(id);
+            }
+        }
+    }
+
+    /// These were skipped; where there is a quarantine, they stay until it has recorded them.
+    pub fn on_skipped<'a>(&mut self, ids: impl IntoIterator<Item = &'a DocumentId>, recorded: bool) {
+        for id in ids {
+            match recorded {
+                true => drop(self.quarantined.insert(id.clone())),
+                false => drop(self.flying.remove(id)),
+            }
+        }
+    }
+
+    /// The quarantine has recorded these.
+    pub fn on_recorded<'a>(&mut self, ids: impl IntoIterator<Item = &'a DocumentId>) {
+        ids.into_iter().for_each(|id| drop(self.flying.remove(id)));
+    }
+
+    /// The quarantine has let these go.
+    pub fn on_released<'a>(&mut self, ids: impl IntoIterator<Item = &'a DocumentId>) {
+        for id in ids {
+            self.quarantined.remove(id);
+            self.flying.remove(id);
+        }
+    }
+
+    /// The number of the oldest change that is owed; that of the next where none is.
+    pub fn watermark(&self) -> u64 {
+        let flying = self.flying.values().flatten();
+        let documents = self.waiting.values().chain(flying).filter_map(BTreeSet::first);
+        documents.chain(self.unresolved.first()).min().copied().unwrap_or(self.captured)
+    }
+
+    /// Notes what is safe now, once all that an event tells is known. After a reopening earlier positions come again, and
+    /// the last one that came stands for all before it: a newer one that was seen earlier comes again too.
+    pub fn note_safe(&mut self) {
+        let watermark = self.watermark();
+        let safe = self.checkpoints.partition_point(|(before, _)| *before <= watermark);
+        if let Some((_, position)) = self.checkpoints.drain(..safe).next_back() {
+            self.safe = self.safe.max(Some(position));
+        }
+    }
+
+    /// The newest checkpoint that nothing owed stood before.
+    pub fn safe(&self) -> Option<Position> {
+        self.safe
+    }
+
+    /// Documents that are dirty or in flight for live changes, or from the quarantine.
+    pub fn live_documents(&self) -> impl Iterator<Item = &DocumentId> {
+        let flying =
+            self.flying.iter().filter(|(id, debt)| debt.is_some() && !self.waiting.contains_key(*id));
+        self.waiting.keys().chain(flying.map(|(id, _)| id))
+    }
+
+    /// Whether a document of live changes waits for its next build.
+    pub fn waits(&self, id: &DocumentId) -> bool {
+        self.waiting.contains_key(id)
+    }
+
+    /// Whether every change is resolved.
+    pub fn is_resolved(&self) -> bool {
+        self.unresolved.is_empty()
+    }
+
+    /// Documents of an index that are in flight.
+    pub fn flying(&self) -> impl Iterator<Item = &DocumentId> {
+        self.flying.keys()
+    }
+
+    /// The account with its changes numbered from the oldest that is owed.
+    pub fn canonical(&self) -> String {
+        let first = self.watermark();
+        let relative = |set: &BTreeSet<u64>| set.iter().map(|number| number - first).collect::<Vec<_>>();
+        let waiting = self.waiting.iter().map(|(id, set)| (id, relative(set))).collect::<Vec<_>>();
+        let flying =
+            self.flying.iter().map(|(id, debt)| (id, debt.as_ref().map(relative))).collect::<Vec<_>>();
+        let later = self.checkpoints.iter();
+        let later = later.map(|(before, position)| (before - first, position)).collect::<Vec<_>>();
+        let answered = self.answered.iter().map(|(number, ids)| (number - first, ids)).collect::<Vec<_>>();
+        let unresolved = relative(&self.unresolved);
+        let safe = self.safe;
+        format!(
+            "{unresolved:?} {answered:?} {waiting:?} {flying:?} {later:?} {safe:?} {:?}",
+            self.quarantined
+        )
+    }
+}

@@ -1,0 +1,125 @@
+//! The limits of a run and the shape of its world, as data.
+
+use std::time::Duration;
+
+use syncline::{Config, FailurePolicies, FailurePolicy};
+
+/// A world and how a run in it is configured. Any values are legal: those that would contradict each other are raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+pub struct Setup {
+    /// Indexes over the one table.
+    pub indexes: u8,
+    /// Each change touches the document of the neighbouring row as well.
+    pub joined: bool,
+    /// The indexes are seeded from their table; else they follow the changes alone.
+    pub scopes: bool,
+    /// The rows that are there from the start, where indexes are seeded.
+    pub rows: u8,
+    /// Bodies differ in size; else each is one byte.
+    pub sized: bool,
+    /// Rejected documents are skipped; else they end the run.
+    pub skip: bool,
+    /// Skipped documents are recorded in a quarantine.
+    pub quarantine: bool,
+    /// See [`BatchPolicy`](syncline::BatchPolicy), as the next four.
+    pub max_changes: u8,
+    /// The most documents of a unit.
+    pub max_documents: u8,
+    /// The most bytes of a flush.
+    pub max_bytes: u8,
+    /// The longest wait of a unit.
+    pub max_delay_ms: u8,
+    /// See [`Limits`](syncline::Limits), as the next eight.
+    pub changes: u8,
+    /// The dirty limit.
+    pub documents: u8,
+    /// Resolves at once.
+    pub resolves: u8,
+    /// Changes of one resolve.
+    pub resolve_changes: u8,
+    /// Builds at once.
+    pub builds: u8,
+    /// Flushes at once.
+    pub flushes: u8,
+    /// Units at once.
+    pub units: u8,
+    /// Rows that are owed.
+    pub backfill_rows: u8,
+    /// One unit in so many is a backfilled one.
+    pub backfill_share: u8,
+    /// How often a call is tried.
+    pub attempts: u8,
+    /// The first delay of a retry; at zero there is no jitter either.
+    pub delay_ms: u8,
+    /// How long a call may take.
+    pub timeout_s: u8,
+    /// How often cursors are saved.
+    pub cursor_ms: u8,
+}
+
+impl Setup {
+    /// The smallest world: one of everything, no waits.
+    pub const SMALL: Self = Self {
+        indexes: 1,
+        joined: false,
+        scopes: false,
+        rows: 0,
+        sized: false,
+        skip: true,
+        quarantine: false,
+        max_changes: 2,
+        max_documents: 2,
+        max_bytes: 255,
+        max_delay_ms: 0,
+        changes: 4,
+        documents: 4,
+        resolves: 1,
+        resolve_changes: 2,
+        builds: 1,
+        flushes: 1,
+        units: 1,
+        backfill_rows: 2,
+        backfill_share: 2,
+        attempts: 9,
+        delay_ms: 0,
+        timeout_s: 60,
+        cursor_ms: 200,
+    };
+
+    /// Indexes there are.
+    pub fn indexes(&self) -> u8 {
+        self.indexes.clamp(1, 3)
+    }
+
+    /// The configuration of the run. It never contradicts itself.
+    pub fn config(&self) -> Config {
+        let at_least_one = |value: u8| usize::from(value.max(1));
+        let mut config = Config::default();
+        config.batch.max_changes = at_least_one(self.max_changes);
+        config.batch.max_documents = at_least_one(self.max_documents);
+        config.batch.max_bytes = at_least_one(self.max_bytes);
+        config.batch.max_delay = Duration::from_millis(self.max_delay_ms.into());
+        config.limits.changes = at_least_one(self.changes);
+        config.limits.documents = at_least_one(self.documents);
+        config.limits.resolves = at_least_one(self.resolves);
+        config.limits.resolve_changes = at_least_one(self.resolve_changes);
+        config.limits.builds = at_least_one(self.builds);
+        config.limits.flushes = at_least_one(self.flushes);
+        config.limits.units = at_least_one(self.units).max(config.limits.builds).max(config.limits.flushes);
+        config.limits.backfill_rows = at_least_one(self.backfill_rows);
+        config.limits.backfill_share = self.backfill_share.max(1).into();
+        config.retry.attempts = self.attempts.max(1).into();
+        config.retry.delay_min = Duration::from_millis(self.delay_ms.into());
+        config.retry.delay_max = config.retry.delay_min * 4;
+        config.retry.attempt_timeout = Duration::from_secs(self.timeout_s.max(1).into());
+        config.cursor_interval = Duration::from_millis(self.cursor_ms.max(1).into());
+        config.grace = config.retry.attempt_timeout * 2;
+        // An alarm changes nothing, and its timer would go round for ever.
+        config.alarms.unacknowledged_age = Duration::MAX;
+        config.quarantine = self.quarantine;
+        let policy = if self.skip { FailurePolicy::Skip } else { FailurePolicy::Stop };
+        config.failure_policies = FailurePolicies::new(policy);
+        config
+    }
+}

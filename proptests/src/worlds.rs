@@ -1,0 +1,140 @@
+//! The small worlds that are explored to their end.
+
+use crate::explore::World;
+use crate::setup::Setup;
+
+/// Nothing happens in it.
+const EMPTY: World = World {
+    name: "",
+    setup: Setup::SMALL,
+    commits: &[],
+    transient: 0,
+    permanent: 0,
+    crashes: 0,
+    drains: 0,
+    demands: &[],
+};
+
+/// Two documents, each a unit of its own, two of them in flight.
+const TWO_UNITS: Setup =
+    Setup { max_documents: 1, builds: 2, flushes: 2, units: 2, resolves: 2, ..Setup::SMALL };
+
+/// Two transactions of two changes over two documents, two builds and two flushes in flight; the run may die anywhere.
+pub const TRANSACTIONS: World = World {
+    name: "1: two transactions, a crash",
+    setup: TWO_UNITS,
+    commits: &[(0b11, 0), (0b11, 0b10)],
+    crashes: 1,
+    demands: &[
+        "confirmed",
+        "crashed between flush and ack",
+        "crashed with documents in flight",
+        "late write",
+    ],
+    ..EMPTY
+};
+
+/// The same with one failure that passes and one that does not, anywhere; what is skipped is recorded.
+pub const FAILURES: World = World {
+    name: "2: two transactions, a transient and a permanent failure",
+    setup: Setup { quarantine: true, ..TWO_UNITS },
+    transient: 1,
+    permanent: 1,
+    crashes: 0,
+    demands: &[
+        "a call failed",
+        "a call failed for good",
+        "a call was refused",
+        "abandoned",
+        "capture failed",
+        "halted",
+        "late write",
+        "quarantined",
+        "released",
+        "run again",
+        "throttled",
+    ],
+    ..TRANSACTIONS
+};
+
+/// A world with failures that is small enough to be walked at every change: one document in each transaction.
+pub const FAILURES_SMALL: World = World {
+    name: "2, small: two changes, a transient and a permanent failure",
+    commits: &[(0b1, 0), (0b10, 0)],
+    ..FAILURES
+};
+
+/// A backfill of three rows beside one transaction; a cursor is saved, and the run may die.
+pub const BACKFILL: World = World {
+    name: "3: a backfill of three rows beside a transaction, a crash",
+    setup: Setup {
+        scopes: true,
+        rows: 0b111,
+        max_changes: 1,
+        max_documents: 1,
+        builds: 2,
+        units: 2,
+        timeout_s: 1,
+        cursor_ms: 200,
+        ..Setup::SMALL
+    },
+    commits: &[(0b10, 0)],
+    crashes: 1,
+    demands: &["cleared", "crashed while seeding", "cursor saved", "scan began", "scan resumed", "seeded"],
+    ..EMPTY
+};
+
+/// The same with a failure that passes.
+pub const BACKFILL_FAILURE: World = World {
+    name: "3, larger: a backfill of three rows beside a transaction, a transient failure",
+    transient: 1,
+    demands: &["abandoned", "cursor saved", "scan failed", "scan resumed", "seeded"],
+    crashes: 0,
+    ..BACKFILL
+};
+
+/// One document is dirtied again and again while it flies.
+pub const HOT: World = World {
+    name: "4: a document dirtied in flight, a transient failure",
+    setup: Setup { builds: 2, flushes: 2, units: 2, resolves: 2, resolve_changes: 1, ..Setup::SMALL },
+    commits: &[(1, 0), (1, 1), (1, 0)],
+    transient: 1,
+    demands: &["a call failed", "abandoned", "confirmed", "late write", "throttled"],
+    ..EMPTY
+};
+
+/// A drain at any point, with any time left.
+pub const DRAIN: World = World {
+    name: "5: a drain at any point, a transient failure",
+    setup: TWO_UNITS,
+    commits: &[(0b11, 0)],
+    transient: 1,
+    drains: 1,
+    demands: &["a call failed", "drained", "drained at the start", "finished", "run again"],
+    ..EMPTY
+};
+
+/// A drain of a backfill.
+pub const DRAIN_BACKFILL: World = World {
+    name: "5, seeding: a drain of a backfill at any point",
+    commits: &[(0b10, 0)],
+    crashes: 0,
+    drains: 1,
+    demands: &["cursor saved", "drained", "finished", "scan resumed", "seeded"],
+    ..BACKFILL
+};
+
+/// A backfill in which a view is proved: a row less, and nobody dies.
+pub const BACKFILL_SMALL: World = World {
+    name: "3, small: a backfill of two rows beside a transaction",
+    setup: Setup { rows: 0b11, ..BACKFILL.setup },
+    crashes: 0,
+    demands: &["cursor saved", "seeded"],
+    ..BACKFILL
+};
+
+/// Those that are walked by `cargo test`.
+pub const SMALL: [World; 5] = [TRANSACTIONS, FAILURES_SMALL, BACKFILL, HOT, DRAIN];
+
+/// Those that take longer.
+pub const LARGE: [World; 3] = [FAILURES, BACKFILL_FAILURE, DRAIN_BACKFILL];

@@ -1,0 +1,43 @@
+//! Random runs: every promise is checked after every step, and when the failures stop the world converges.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use proptests::drive::Drive;
+use proptests::random::{case, demand, run, search};
+
+#[test]
+fn every_promise_holds_at_every_step() {
+    let met = RefCell::new(BTreeSet::new());
+    search("safety", 1500, case(), |(setup, ops)| {
+        met.borrow_mut().extend(run(setup, &ops).marks().iter().copied());
+    });
+    demand(&met.borrow(), &proptests::random::HARD);
+}
+
+#[test]
+fn when_the_failures_stop_the_world_converges() {
+    let most = RefCell::new(0);
+    search("liveness", 1500, case(), |(setup, ops)| {
+        let mut drive = run(setup, &ops);
+        let owed = drive.model.log.len() + drive.model.rows.len() * drive.model.indexes.len();
+        let steps = drive.heal();
+        // Each change and each row takes a few calls, and a run that halts begins anew.
+        assert!(steps <= 200 + 40 * owed, "{steps} steps for {owed} changes and rows");
+        let mut most = most.borrow_mut();
+        *most = steps.max(*most);
+    });
+}
+
+#[test]
+fn the_same_operations_give_the_same_commands_byte_for_byte() {
+    search("determinism", 300, case(), |(setup, ops)| {
+        let journal = || {
+            let mut drive = Drive::journalled(setup);
+            ops.iter().for_each(|op| drive.step(*op));
+            drive.heal();
+            drive.journal().join("\n")
+        };
+        assert_eq!(journal(), journal());
+    });
+}

@@ -1,0 +1,72 @@
+//! The smallest cases of what was found, kept for ever. Each runs, and then converges.
+
+use proptests::drive::Drive;
+use proptests::op::{Answer::*, Effect::*, Kind::*, Op, Op::*, Wrong::*};
+use proptests::random::run;
+use proptests::setup::Setup;
+
+fn heals(setup: Setup, ops: &[Op]) -> Drive {
+    let mut drive = run(setup, ops);
+    drive.heal();
+    drive
+}
+
+/// After a reopening the change and its checkpoint come again while the first of them are still owed; the newest position
+/// is that of the first, once those alone are settled.
+#[test]
+fn b02_a_checkpoint_that_comes_again_before_it_was_confirmed() {
+    let setup = Setup { changes: 10, resolve_changes: 2, builds: 2, flushes: 3, ..Setup::SMALL };
+    let ops = [
+        Commit(1, 0),
+        Commit(2, 0),
+        Answer(0, Done),
+        Answer(0, Done),
+        Answer(0, Done),
+        Answer(0, Done),
+        Capture(4),
+        FailCapture(Transient),
+        Deadline,
+        Answer(2, Done),
+        Capture(4),
+        Answer(1, Failed(Transient, Nothing)),
+    ];
+    heals(setup, &ops);
+}
+
+/// The capture of a run that is being drained fails: the drain goes on.
+#[test]
+fn b12_a_capture_that_fails_while_draining() {
+    let setup = Setup { changes: 2, documents: 1, ..Setup::SMALL };
+    let ops = [
+        Answer(0, Done),
+        Answer(0, Done),
+        Answer(0, Done),
+        Answer(0, Done),
+        Commit(1, 0),
+        Capture(1),
+        Answer(0, Done),
+        Drain(1),
+        FailCapture(Transient),
+        Misuse(NoCapture),
+    ];
+    heals(setup, &ops);
+}
+
+/// A change whose document was refused before any flush: the sink has heard nothing, and need not.
+#[test]
+fn a10_nothing_is_told_where_nothing_was_flushed() {
+    let setup = Setup { max_changes: 1, max_documents: 1, changes: 1, documents: 1, ..Setup::SMALL };
+    let ops = [
+        Commit(2, 0),
+        Answer(0, Done),
+        Answer(0, Done),
+        Answer(0, Done),
+        Answer(0, Done),
+        Capture(1),
+        Answer(5, Done),
+        Answer(0, Failed(Content, Nothing)),
+        Heartbeat,
+        Capture(1),
+    ];
+    heals(setup, &ops);
+}
