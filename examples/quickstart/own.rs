@@ -40,25 +40,24 @@ pub(crate) async fn run(page: Page, options: Own) -> Result<(), Failure> {
 
     let (told, mut news) = mpsc::unbounded_channel();
     let begun = Instant::now();
-    let sync = setup.start(Teller(told))?.seeded(page, total).await?;
-    let read: u64 = sync.status().indexes.iter().map(|index| index.rows_read).sum();
+    let sync = setup.start(Teller(told))?;
+    let read: u64 = sync.seeded(page, total).await?.indexes.iter().map(|index| index.rows_read).sum();
     if read == 0 {
         page.done(format!("the index in {} was seeded before; it goes on from there", options.dir.display()));
     } else {
         let (rows, took) = (count(read), begun.elapsed());
         page.done(format!("seeded from {rows} rows in {}: {} rows a second", time(took), rate(read, took)));
     }
-    let sync = sync.caught_up().await?;
+    sync.caught_up().await?;
     while let Ok(news) = news.try_recv() {
         tell(page, news);
     }
     for table in &options.tables {
         search(page, &sync.sink, &table.name, &options.search)?;
     }
-    let sync = match options.once {
-        true => sync,
-        false => follow(page, &options, sync, &mut news).await?,
-    };
+    if !options.once {
+        follow(page, &options, &sync, &mut news).await?;
+    }
     let report = sync.drain().await?;
     while let Ok(news) = news.try_recv() {
         tell(page, news);
@@ -231,9 +230,9 @@ impl Observer for Teller {
 async fn follow(
     page: Page,
     options: &Own,
-    mut sync: Sync,
+    sync: &Sync,
     news: &mut mpsc::UnboundedReceiver<News>,
-) -> Result<Sync, Fault> {
+) -> Result<(), Fault> {
     page.chapter(&format!("Following {}; Ctrl-C ends it", options.db.display()));
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
@@ -242,10 +241,10 @@ async fn follow(
                 interrupted?;
                 // Past the `^C` that the terminal shows.
                 page.line("");
-                return Ok(sync);
+                return Ok(());
             }
             Some(news) = news.recv() => tell(page, news),
-            () = tokio::time::sleep(Duration::from_millis(200)) => sync = sync.going().await?,
+            fault = sync.ended() => return Err(fault),
         }
     }
 }
