@@ -66,6 +66,12 @@ fn the_tour_survives_its_deaths_and_proves_it() {
     assert_eq!(output.status.code(), Some(0), "{out}\n{err}");
     assert!(out.contains("equal, 0 missing, 0 stale, 0 ghosts"), "{out}");
     assert_eq!(out.matches("killed").count(), 3, "{out}");
+    assert!(out.contains(" changes were replayed"), "{out}");
+    // So few documents are made in no time: a rate would tell nothing.
+    assert!(
+        out.contains(" documents, made of 2,000 rows, in ") && !out.contains("documents a second"),
+        "{out}"
+    );
     assert!(!out.contains('\x1b') && !out.contains('\r'), "colours in a pipe: {out}");
     assert_eq!(err, "");
 

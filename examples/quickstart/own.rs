@@ -46,7 +46,7 @@ pub(crate) async fn run(page: Page, options: Own) -> Result<(), Failure> {
         page.done(format!("the index in {} was seeded before; it goes on from there", options.dir.display()));
     } else {
         let (rows, took) = (count(read), begun.elapsed());
-        page.done(format!("seeded from {rows} rows in {}: {} rows a second", time(took), rate(read, took)));
+        page.done(format!("seeded from {rows} rows in {}{}", time(took), rate(read, "rows", took)));
     }
     sync.caught_up().await?;
     while let Ok(news) = news.try_recv() {
@@ -258,7 +258,7 @@ fn tell(page: Page, news: News) {
                 .iter()
                 .map(|(index, documents)| format!("{} in {index}", count(*documents as u64)))
                 .collect();
-            // Documents that were put aside are retried without a change.
+            // Quarantined documents are retried without a change.
             let cause = match stats.changes {
                 0 => "retried".to_owned(),
                 1 => "1 change".to_owned(),
@@ -267,7 +267,7 @@ fn tell(page: Page, news: News) {
             page.done(format!("{cause}; documents: {}; {}", documents.join(", "), time(stats.flush)));
         }
         News::Skipped(document) => {
-            page.failed(format!("put aside, and retried at the next start: {document}"))
+            page.failed(format!("quarantined, and retried at the next start: {document}"))
         }
         News::Retry(what) => page.note(what),
     }

@@ -89,11 +89,13 @@ async fn seed(page: Page, place: &Place, rows: Rows) -> Result<Sync, Fault> {
     let sync = place.setup()?.start(NoopObserver)?;
     sync.seeded(page, rows.books).await?;
     let took = begun.elapsed();
-    let documents = count(sync.sink.count(&bookshop::index()?)?);
-    let (total, in_one_second) = (count(rows.total()), rate(rows.total(), took));
+    let documents = sync.sink.count(&bookshop::index()?)?;
     page.done(format!(
-        "{documents} documents made of {total} rows in {}: {in_one_second} rows a second",
-        time(took)
+        "{} documents, made of {} rows, in {}{}",
+        count(documents),
+        count(rows.total()),
+        time(took),
+        rate(documents, "documents", took)
     ));
     page.note(
         "the database was not locked: from the first moment on, changes are captured beside the seeding",
@@ -130,7 +132,7 @@ async fn restart(page: Page, place: &Place) -> Result<(), Fault> {
     let captured = sync.caught_up().await?.captured;
     let took = begun.elapsed();
     page.done(format!(
-        "{} changes were given again, and are in the index after {}",
+        "{} changes were replayed, and are in the index after {}",
         count(captured),
         time(took)
     ));
