@@ -36,7 +36,8 @@ Your own SQLite file:
 
   -h, --help            this text
 
-Exit codes: 0 all is well, 1 something failed or differs, 2 what was asked for cannot be done.";
+Exit codes: 0 all is well; 1 something failed or differs, or documents are quarantined; 2 what was asked for cannot be
+done, as with SQL that does not fit.";
 
 #[derive(Debug)]
 pub(crate) enum Command {

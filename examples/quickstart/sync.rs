@@ -5,7 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncline::connectors::sqlite::{IndexDefinition, SqliteCapture, SqliteDocuments, SqliteQuarantine};
+use syncline::connectors::sqlite::{
+    IndexDefinition, SqliteCapture, SqliteDocuments, SqliteError, SqliteQuarantine,
+};
 use syncline::connectors::tantivy::TantivySink;
 use syncline::pipeline::Phase;
 use syncline::{BatchPolicy, ChangeCapture, Engine, FailurePolicy, Fault, Observer, Report, Running, Status};
@@ -26,8 +28,8 @@ pub(crate) struct Setup {
     pub(crate) definitions: Vec<IndexDefinition>,
     /// By which name the database knows how far this index has got. Two indexes must not share one.
     pub(crate) consumer: String,
-    /// Whether the file is somebody's own: then its journal mode is left alone, and a row that cannot be indexed is put
-    /// aside, where the tour would stop.
+    /// Whether the file is somebody's own: then its journal mode is left alone, and a row that cannot be indexed is
+    /// quarantined, where the tour would stop.
     pub(crate) own: bool,
 }
 
@@ -41,8 +43,13 @@ pub(crate) struct Sync {
 
 impl Setup {
     /// Checks the definitions against the database. Errors speak of the file, its tables or the SQL.
-    pub(crate) fn documents(&self) -> Result<SqliteDocuments, Fault> {
-        Ok(SqliteDocuments::open(&self.database, self.definitions.iter().cloned())?)
+    pub(crate) fn documents(&self) -> Result<SqliteDocuments, SqliteError> {
+        SqliteDocuments::open(&self.database, self.definitions.iter().cloned())
+    }
+
+    /// Where the documents are recorded that cannot be made or indexed.
+    pub(crate) fn quarantine(&self) -> Result<SqliteQuarantine, SqliteError> {
+        SqliteQuarantine::open(self.index.join("quarantine.db"))
     }
 
     /// Starts the engine: changes come from the database, documents are built in it, and go to the index.
@@ -62,8 +69,7 @@ impl Setup {
                 ..BatchPolicy::default()
             });
         if self.own {
-            let quarantine = SqliteQuarantine::open(self.index.join("quarantine.db"))?;
-            engine = engine.with_failure_policies(FailurePolicy::Skip).with_quarantine(quarantine);
+            engine = engine.with_failure_policies(FailurePolicy::Skip).with_quarantine(self.quarantine()?);
         }
         Ok(Sync { running: engine.start(), capture, sink })
     }
