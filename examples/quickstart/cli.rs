@@ -28,7 +28,8 @@ Your own SQLite file:
                         repeated (T:C1,C2 for a key of two columns)
       --search QUERY    what to search for once the index is seeded (default: everything)
       --once            end then, instead of following the changes until Ctrl-C
-      --dir DIR         where the index is (default: PATH.search); the next run goes on where this one ended
+      --dir DIR         where the index is (default: PATH.search); the next run goes on where this one ended;
+                        one that names a table that this one did not, or other SQL, seeds anew
       --remove          with --db and --dir: remove from the file what earlier runs have installed
 
   Your rows are only read. Added to the file are the tables and triggers `syncline_*`, which log its changes, also
@@ -135,8 +136,10 @@ impl Given {
             if rows.is_some() || keep {
                 return Err(input("--rows and --keep belong to the tour; with --db nothing is generated"));
             }
-            if tables.is_empty() && !remove {
-                return Err(input("--db needs at least one --table"));
+            for (at, table) in tables.iter().enumerate() {
+                if tables[..at].iter().any(|before| before.name == table.name) {
+                    return Err(input(format!("--table {} is given twice", table.name)));
+                }
             }
             let dir = dir.unwrap_or_else(|| {
                 let mut beside = db.clone().into_os_string();

@@ -13,7 +13,16 @@ use crate::cli::{TableOptions, input};
 
 /// A connection that only reads. Errors: there is no such file, or it is no database.
 pub(crate) fn open(path: &Path) -> Result<Connection, Failure> {
+    if path.as_os_str().is_empty() {
+        return Err(input("--db '': name the database's file"));
+    }
     let wrong = |what: &str| Err(input(format!("--db {}: {what}", path.display())));
+    if path.as_os_str() == ":memory:" {
+        return wrong("a database in memory is its own program's alone; name a file");
+    }
+    if path.is_dir() {
+        return wrong("it is a directory; name the database's file");
+    }
     if !path.is_file() {
         return wrong("there is no such file");
     }
@@ -66,7 +75,11 @@ fn is_table(connection: &Connection, name: &str) -> Result<(), Failure> {
     let kind = connection.query_row(sql, [name], |row| row.get::<_, String>(0)).optional();
     let what = match kind.map_err(Fault::from)?.as_deref() {
         Some("table") => return Ok(()),
-        Some(_) => "it is no table".into(),
+        Some("view") => {
+            "it is a view; name the table whose rows become documents, and read the view with --sql"
+                .to_owned()
+        }
+        Some(kind) => format!("it is a {kind} table, whose changes cannot be followed"),
         None => format!("there is no such table; {}", known_tables(connection)?),
     };
     Err(input(format!("--table {name}: {what}")))

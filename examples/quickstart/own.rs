@@ -20,6 +20,10 @@ const SHOWN: usize = 5;
 
 pub(crate) async fn run(page: Page, options: Own) -> Result<(), Failure> {
     let connection = file::open(&options.db)?;
+    if options.tables.is_empty() {
+        let (db, known) = (options.db.display(), file::known_tables(&connection)?);
+        return Err(input(format!("--db {db} needs at least one --table; {known}")));
+    }
     let definitions: Vec<_> =
         options.tables.iter().map(|table| file::definition(&connection, table)).collect::<Result<_, _>>()?;
     let rows = rows(&connection, &options.tables)?;
