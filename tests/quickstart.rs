@@ -94,6 +94,7 @@ fn help_tells_every_option() {
         "--table",
         "--sql",
         "--related",
+        "--constant",
         "--search",
         "--once",
         "--remove",
@@ -107,6 +108,8 @@ fn b15_wrong_input_gets_a_clear_error() {
     let (directory, _) = shop();
     std::fs::write(directory.path().join("letter.txt"), "Dear Sir or Madam, this is no database.").unwrap();
     let db = ["--db", "shop.db", "--table"];
+    let reads_orders =
+        "SELECT o.id, json_object('note', o.note) FROM syncline_keys k JOIN ordered o ON o.id = k.k1";
     for (arguments, wanted) in [
         (vec!["--frobnicate"], "invalid option '--frobnicate'"),
         (vec!["--rows", "many"], "\"many\""),
@@ -119,6 +122,7 @@ fn b15_wrong_input_gets_a_clear_error() {
         (vec!["--db", ":memory:", "--table", "users"], "a database in memory"),
         ([&db[..], &["ordered"]].concat(), "--table ordered: it is a view; name the table"),
         ([&db[..], &["found"]].concat(), "--table found: it is a virtual table"),
+        (vec!["--db", "shop.db", "--constant", "users"], "--constant belongs after the --table"),
         (vec!["--db", "shop.db", "--sql", "SELECT 1"], "after the --table"),
         (vec!["--db", "nowhere.db", "--table", "users"], "--db nowhere.db: there is no such file"),
         (vec!["--db", "letter.txt", "--table", "users"], "--db letter.txt: file is not a database"),
@@ -127,6 +131,11 @@ fn b15_wrong_input_gets_a_clear_error() {
         ([&db[..], &["users", "--sql", "SELEC 1"]].concat(), "syntax error"),
         ([&db[..], &["users", "--sql", "SELECT 1"]].concat(), "yields 1 column(s) instead of 2"),
         ([&db[..], &["users", "--sql", "SELECT k1 + 10, '{}' FROM syncline_keys"]].concat(), "not asked for"),
+        ([&db[..], &["users", "--sql", reads_orders]].concat(), "add --related orders:COLUMN"),
+        (
+            [&db[..], &["orders", "--table", "users", "--sql", reads_orders]].concat(),
+            "or --constant orders if",
+        ),
         ([&db[..], &["users", "--related", "orders"]].concat(), "write TABLE:COLUMN"),
         ([&db[..], &["users", "--related", "orders:owner"]].concat(), "it has no column `owner`"),
         ([&db[..], &["users", "--related", "order:user_id"]].concat(), "there is no table `order`"),
@@ -256,4 +265,15 @@ fn rows_without_a_document_and_empty_tables_are_told() {
         out.contains("seeded: 2 documents written from 2 rows") && out.contains("drafts is empty"),
         "{out}"
     );
+}
+
+#[test]
+fn a_table_that_the_sql_reads_may_be_constant() {
+    let (directory, _) = shop();
+    let sql = "SELECT o.id, json_object('note', o.note) FROM syncline_keys k JOIN ordered o ON o.id = k.k1";
+    let arguments = ["--db", "shop.db", "--once", "--table", "users", "--sql", sql, "--constant", "orders"];
+    let output = run(&arguments, directory.path());
+    let out = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{out}{}", text(&output.stderr));
+    assert!(out.contains(r#"1  {"note":"an engine"}"#), "{out}");
 }

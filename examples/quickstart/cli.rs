@@ -26,6 +26,7 @@ Your own SQLite file:
                         (the key's columns, then a JSON object; the keys that are wanted stand in k1, k2, ...)
       --related T:C     the SQL also reads table T, whose column C holds the key of the table before; may be
                         repeated (T:C1,C2 for a key of two columns)
+      --constant T      the SQL also reads table T, whose changes do not matter; may be repeated
       --search QUERY    what to search for once the index is seeded (default: everything)
       --once            end then, instead of following the changes until Ctrl-C
       --dir DIR         where the index is (default: PATH.search); the next run goes on where this one ended;
@@ -72,6 +73,8 @@ pub(crate) struct TableOptions {
     pub(crate) sql: Option<String>,
     /// Tables, each with the columns that hold the root's key.
     pub(crate) related: Vec<(String, Vec<String>)>,
+    /// Tables that the SQL reads and that are not followed.
+    pub(crate) constants: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -107,12 +110,21 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Long("db") => given.db = Some(parser.value().map_err(wrong)?.into()),
             Long("table") => {
                 let name = text(&mut parser).map_err(wrong)?;
-                given.tables.push(TableOptions { name, sql: None, related: Vec::new() });
+                given.tables.push(TableOptions {
+                    name,
+                    sql: None,
+                    related: Vec::new(),
+                    constants: Vec::new(),
+                });
             }
             Long("sql") => table_of("--sql", &mut given)?.sql = Some(text(&mut parser).map_err(wrong)?),
             Long("related") => {
                 let related = related(&text(&mut parser).map_err(wrong)?)?;
                 table_of("--related", &mut given)?.related.push(related);
+            }
+            Long("constant") => {
+                let constant = text(&mut parser).map_err(wrong)?;
+                table_of("--constant", &mut given)?.constants.push(constant);
             }
             Long("search") => given.search = Some(text(&mut parser).map_err(wrong)?),
             Long("once") => given.once = true,

@@ -66,6 +66,9 @@ pub(crate) fn definition(connection: &Connection, table: &TableOptions) -> Resul
     for (child, columns) in &table.related {
         definition = definition.related(Related::columns(child, columns).map_err(named)?);
     }
+    for constant in &table.constants {
+        definition = definition.constant(constant).map_err(named)?;
+    }
     Ok(definition)
 }
 

@@ -94,9 +94,16 @@ fn consumer(directory: &Path) -> Result<String, Fault> {
     Ok(format!("quickstart {}", std::path::absolute(directory)?.display()))
 }
 
-/// What is wrong with the tables, the key or the SQL is the caller's to mend.
+/// What is wrong with the tables, the key or the SQL is the caller's to mend, with the options that there are.
 fn refused(error: SqliteError) -> Failure {
-    input(Fault::from(error).message())
+    match error {
+        SqliteError::Undeclared { index, table, .. } => input(format!(
+            "--table {index}: its --sql reads `{table}` too, whose changes would be missed; add --related \
+             {table}:COLUMN with the column of `{table}` that holds the key of `{index}`, or --constant {table} if its \
+             changes do not matter"
+        )),
+        error => input(Fault::from(error).message()),
+    }
 }
 
 /// SQL that compiles may still be wrong, which shows when it is run: that too is the caller's to mend.
