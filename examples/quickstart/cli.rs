@@ -26,9 +26,11 @@ Your own SQLite file:
                         (the key's columns, then a JSON object; the keys that are wanted stand in k1, k2, ...)
       --related T:C     the SQL also reads table T, whose column C holds the key of the table before; may be
                         repeated (T:C1,C2 for a key of two columns)
+      --constant T      the SQL also reads table T, whose changes do not matter; may be repeated
       --search QUERY    what to search for once the index is seeded (default: everything)
       --once            end then, instead of following the changes until Ctrl-C
-      --dir DIR         where the index is (default: PATH.search); the next run goes on where this one ended
+      --dir DIR         where the index is (default: PATH.search); the next run goes on where this one ended;
+                        one that names a table that this one did not, or other SQL, seeds anew
       --remove          with --db and --dir: remove from the file what earlier runs have installed
 
   Your rows are only read. Added to the file are the tables and triggers `syncline_*`, which log its changes, also
@@ -36,7 +38,8 @@ Your own SQLite file:
 
   -h, --help            this text
 
-Exit codes: 0 all is well, 1 something failed or differs, 2 what was asked for cannot be done.";
+Exit codes: 0 all is well; 1 something failed or differs, or documents are quarantined; 2 what was asked for cannot be
+done, as with SQL that does not fit.";
 
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -70,6 +73,8 @@ pub(crate) struct TableOptions {
     pub(crate) sql: Option<String>,
     /// Tables, each with the columns that hold the root's key.
     pub(crate) related: Vec<(String, Vec<String>)>,
+    /// Tables that the SQL reads and that are not followed.
+    pub(crate) constants: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -105,12 +110,21 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Long("db") => given.db = Some(parser.value().map_err(wrong)?.into()),
             Long("table") => {
                 let name = text(&mut parser).map_err(wrong)?;
-                given.tables.push(TableOptions { name, sql: None, related: Vec::new() });
+                given.tables.push(TableOptions {
+                    name,
+                    sql: None,
+                    related: Vec::new(),
+                    constants: Vec::new(),
+                });
             }
             Long("sql") => table_of("--sql", &mut given)?.sql = Some(text(&mut parser).map_err(wrong)?),
             Long("related") => {
                 let related = related(&text(&mut parser).map_err(wrong)?)?;
                 table_of("--related", &mut given)?.related.push(related);
+            }
+            Long("constant") => {
+                let constant = text(&mut parser).map_err(wrong)?;
+                table_of("--constant", &mut given)?.constants.push(constant);
             }
             Long("search") => given.search = Some(text(&mut parser).map_err(wrong)?),
             Long("once") => given.once = true,
@@ -134,8 +148,10 @@ impl Given {
             if rows.is_some() || keep {
                 return Err(input("--rows and --keep belong to the tour; with --db nothing is generated"));
             }
-            if tables.is_empty() && !remove {
-                return Err(input("--db needs at least one --table"));
+            for (at, table) in tables.iter().enumerate() {
+                if tables[..at].iter().any(|before| before.name == table.name) {
+                    return Err(input(format!("--table {} is given twice", table.name)));
+                }
             }
             let dir = dir.unwrap_or_else(|| {
                 let mut beside = db.clone().into_os_string();

@@ -83,7 +83,7 @@ const STEPS: &[Step] = &[
     },
 ];
 
-pub(crate) async fn show(page: Page, database: &Path, mut sync: Sync) -> Result<Sync, Fault> {
+pub(crate) async fn show(page: Page, database: &Path, sync: &Sync) -> Result<(), Fault> {
     page.chapter("4  Live changes, from a second connection");
     let mut connection = bookshop::connect(database)?;
     for step in STEPS {
@@ -92,29 +92,29 @@ pub(crate) async fn show(page: Page, database: &Path, mut sync: Sync) -> Result<
         transaction.commit()?;
         let committed = Instant::now();
         for expected in step.expected {
-            sync = found(&connection, sync, expected, committed).await?;
+            found(&connection, sync, expected, committed).await?;
         }
         let took = time(committed.elapsed());
         page.done(format!("{:<54} {took:>7} after the commit", step.title));
         for expected in step.expected {
-            page.note(told(&sync, expected.query)?);
+            page.note(told(sync, expected.query)?);
         }
     }
-    Ok(sync)
+    Ok(())
 }
 
 /// Waits until a search finds what it should.
 async fn found(
     connection: &Connection,
-    mut sync: Sync,
+    sync: &Sync,
     expected: &Expected,
     committed: Instant,
-) -> Result<Sync, Fault> {
+) -> Result<(), Fault> {
     let wanted = wanted(connection, expected)?;
     loop {
         let looked = Instant::now();
-        if ids(&sync, expected.query, wanted.len() + 1)? == wanted {
-            return Ok(sync);
+        if ids(sync, expected.query, wanted.len() + 1)? == wanted {
+            return Ok(());
         }
         if committed.elapsed() > PATIENCE {
             let query = expected.query;
@@ -122,7 +122,7 @@ async fn found(
                 "{query} still does not find what was committed {PATIENCE:?} ago"
             )));
         }
-        sync = sync.going().await?;
+        sync.going().await?;
         // As long as the search itself took: the engine is to have at least half of the machine.
         tokio::time::sleep(looked.elapsed().max(Duration::from_millis(1))).await;
     }

@@ -9,7 +9,9 @@
 mod bookshop;
 mod cli;
 mod crash;
+mod file;
 mod live;
+mod news;
 mod own;
 mod page;
 mod proof;

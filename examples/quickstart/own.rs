@@ -1,32 +1,32 @@
 //! A database of the user's own: seed, search, and follow.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
-use syncline::connectors::sqlite::{IndexDefinition, Related, SqliteCapture};
+use rusqlite::Connection;
+use syncline::connectors::sqlite::{SqliteCapture, SqliteError};
 use syncline::connectors::tantivy::TantivySink;
-use syncline::error::{RejectedDocument, Stage};
-use syncline::{BatchStats, Fault, IndexName, Lane, Observer};
-use tokio::sync::mpsc;
+use syncline::error::Stage;
+use syncline::{EngineError, Fault, FaultKind, IndexName};
 use tokio::time::{Duration, Instant};
 
-use crate::Failure;
 use crate::cli::{Own, TableOptions, input};
+use crate::news::{self, Listener};
 use crate::page::{Page, count, rate, shortened, time};
 use crate::sync::{Setup, Sync};
+use crate::{Failure, file};
 
 /// How many hits are shown.
 const SHOWN: usize = 5;
 
 pub(crate) async fn run(page: Page, options: Own) -> Result<(), Failure> {
-    let connection = open(&options.db)?;
-    let definitions: Vec<_> =
-        options.tables.iter().map(|table| definition(&connection, table)).collect::<Result<_, _>>()?;
-    let mut total = 0;
-    for table in &options.tables {
-        total += rows(&connection, &table.name)?;
+    let connection = file::open(&options.db)?;
+    if options.tables.is_empty() {
+        let (db, known) = (options.db.display(), file::known_tables(&connection)?);
+        return Err(input(format!("--db {db} needs at least one --table; {known}")));
     }
+    let definitions: Vec<_> =
+        options.tables.iter().map(|table| file::definition(&connection, table)).collect::<Result<_, _>>()?;
+    let rows = rows(&connection, &options.tables)?;
     drop(connection);
     let setup = Setup {
         database: options.db.clone(),
@@ -35,45 +35,46 @@ pub(crate) async fn run(page: Page, options: Own) -> Result<(), Failure> {
         consumer: consumer(&options.dir)?,
         own: true,
     };
-    // What is wrong with the tables, the key or the SQL is the caller's to mend.
-    setup.documents().map_err(|fault| input(fault.message()))?;
+    setup.documents().map_err(refused)?;
+    work(page, &options, &setup, &rows).await.map_err(found_by_the_sql)
+}
 
-    let (told, mut news) = mpsc::unbounded_channel();
+async fn work(page: Page, options: &Own, setup: &Setup, rows: &[u64]) -> Result<(), Failure> {
+    let (teller, mut listener) = news::pair();
     let begun = Instant::now();
-    let sync = setup.start(Teller(told))?.seeded(page, total).await?;
-    let read: u64 = sync.status().indexes.iter().map(|index| index.rows_read).sum();
-    if read == 0 {
-        page.done(format!("the index in {} was seeded before; it goes on from there", options.dir.display()));
-    } else {
-        let (rows, took) = (count(read), begun.elapsed());
-        page.done(format!("seeded from {rows} rows in {}: {} rows a second", time(took), rate(read, took)));
-    }
-    let sync = sync.caught_up().await?;
-    while let Ok(news) = news.try_recv() {
-        tell(page, news);
-    }
+    let sync = setup.start(teller)?;
+    let read = sync.seeded(page, rows.iter().sum()).await?.indexes.iter().map(|index| index.rows_read).sum();
+    let took = begun.elapsed();
+    sync.caught_up().await?;
+    let tables = tables(options, setup, rows, &sync, &mut listener).await?;
+    tell_seeding(page, &options.dir, &tables, &rate(read, "rows", took), took);
+    listener.tell(page);
     for table in &options.tables {
         search(page, &sync.sink, &table.name, &options.search)?;
     }
-    let sync = match options.once {
-        true => sync,
-        false => follow(page, &options, sync, &mut news).await?,
-    };
-    let report = sync.drain().await?;
-    while let Ok(news) = news.try_recv() {
-        tell(page, news);
+    if !options.once {
+        follow(page, options, &sync, &mut listener).await?;
     }
+    let report = sync.drain().await?;
+    listener.tell(page);
     page.done(format!("drained; {} changes left for the next run", count(report.unacknowledged)));
     let (db, dir) = (options.db.display(), options.dir.display());
     page.note(format!(
         "the file goes on logging its changes for that run; --db {db} --dir {dir} --remove ends it"
     ));
-    Ok(())
+    match quarantined(options, setup).await?.len() as u64 {
+        0 => Ok(()),
+        many => Err(Fault::fatal(format!(
+            "documents quarantined: {}; quarantine.db in {dir} tells why, and each run tries them again",
+            count(many)
+        ))
+        .into()),
+    }
 }
 
 /// Takes out of the file what earlier runs have installed for this index.
 pub(crate) async fn remove(page: Page, options: &Own) -> Result<(), Failure> {
-    drop(open(&options.db)?);
+    drop(file::open(&options.db)?);
     let (db, dir) = (options.db.display(), options.dir.display());
     if !options.dir.is_dir() {
         return Err(input(format!(
@@ -88,101 +89,131 @@ pub(crate) async fn remove(page: Page, options: &Own) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A connection that only reads. Errors: the file is missing, or is no database.
-fn open(path: &Path) -> Result<Connection, Failure> {
-    let wrong = |what: String| input(format!("--db {}: {what}", path.display()));
-    if !path.is_file() {
-        return Err(wrong("there is no such file".into()));
-    }
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
-    let readable = connection.and_then(|connection| {
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-        Ok(connection)
-    });
-    readable.map_err(|error| wrong(error.to_string()))
-}
-
 /// The name of an index in the database's log: each directory is an index of its own.
 fn consumer(directory: &Path) -> Result<String, Fault> {
     Ok(format!("quickstart {}", std::path::absolute(directory)?.display()))
 }
 
-/// Whether the table is there, and how many rows it has.
-fn rows(connection: &Connection, table: &str) -> Result<u64, Failure> {
-    let sql = format!("SELECT count(*) FROM {}", quoted(table));
-    let counted = connection.query_row(&sql, [], |row| row.get::<_, i64>(0));
-    counted.map(i64::unsigned_abs).map_err(|error| Failure::from(Fault::from(error)))
-}
-
-fn definition(connection: &Connection, table: &TableOptions) -> Result<IndexDefinition, Failure> {
-    let name = &table.name;
-    let named = |error: syncline::name::NameError| input(format!("--table {name}: {error}"));
-    let known = tables(connection)?;
-    if !known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-        let known =
-            if known.is_empty() { "it has none".into() } else { format!("it has {}", known.join(", ")) };
-        return Err(input(format!("--table {name}: there is no such table in the database; {known}")));
+/// What is wrong with the tables, the key or the SQL is the caller's to mend, with the options that there are.
+fn refused(error: SqliteError) -> Failure {
+    match error {
+        SqliteError::Undeclared { index, table, .. } => input(format!(
+            "--table {index}: its --sql reads `{table}` too, whose changes would be missed; add --related \
+             {table}:COLUMN with the column of `{table}` that holds the key of `{index}`, or --constant {table} if its \
+             changes do not matter"
+        )),
+        error => input(Fault::from(error).message()),
     }
-    let sql = match &table.sql {
-        Some(sql) => sql.clone(),
-        None => every_column(connection, name)?,
-    };
-    // Without a list of fields the index is searched by all of a document's texts at once.
-    let mut definition = IndexDefinition::new(name, name, sql).map_err(named)?;
-    for (child, columns) in &table.related {
-        definition = definition.related(Related::columns(child, columns).map_err(named)?);
-    }
-    Ok(definition)
 }
 
-fn tables(connection: &Connection) -> Result<Vec<String>, Fault> {
-    let mut statement = connection.prepare(
-        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
-         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'syncline\\_%' ESCAPE '\\' ORDER BY name",
-    )?;
-    let names = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(names)
-}
-
-/// A body of all columns of a table. JSON has no place for a BLOB, which becomes its hexadecimal digits.
-fn every_column(connection: &Connection, table: &str) -> Result<String, Fault> {
-    let mut statement =
-        connection.prepare("SELECT name, pk FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid")?;
-    let columns: Vec<(String, usize)> = statement
-        .query_map([table], |row| Ok((row.get(0)?, row.get::<_, u32>(1)? as usize)))?
-        .collect::<Result<_, _>>()?;
-    let mut key: Vec<(usize, String)> = Vec::new();
-    let mut body = Vec::new();
-    for (name, place) in columns {
-        let column = format!("t.{}", quoted(&name));
-        let literal = name.replace('\'', "''");
-        body.push(format!("'{literal}', iif(typeof({column}) = 'blob', hex({column}), {column})"));
-        if place > 0 {
-            key.push((place, column));
+/// SQL that compiles may still be wrong, which shows when it is run: that too is the caller's to mend.
+fn found_by_the_sql(failure: Failure) -> Failure {
+    let Failure::Fault(fault) = &failure else { return failure };
+    let error = fault.source().and_then(|error| error.downcast_ref::<EngineError>());
+    match error {
+        Some(EngineError::Failed { stage: Stage::Build, fault, .. }) if fault.kind() == FaultKind::Fatal => {
+            input(fault.message())
         }
+        _ => failure,
     }
-    key.sort();
-    let mut sql = "SELECT ".to_owned();
-    for (_, column) in &key {
-        let _ = write!(sql, "{column}, ");
-    }
-    let _ =
-        write!(sql, "json_object({}) FROM syncline_keys k JOIN {} t ON true", body.join(", "), quoted(table));
-    for (place, column) in &key {
-        let _ = write!(sql, " AND {column} = k.k{place}");
-    }
-    Ok(sql)
 }
 
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+/// A table and its index, once they have caught up.
+struct Table<'a> {
+    name: &'a str,
+    /// Whether this run has seeded it.
+    seeded: bool,
+    rows: u64,
+    documents: u64,
+    /// Rows that are not quarantined and have no document all the same.
+    without: u64,
+    /// Whether its documents are made by SQL of the user's.
+    sql: bool,
+}
+
+async fn tables<'a>(
+    options: &'a Own,
+    setup: &Setup,
+    rows_before: &[u64],
+    sync: &Sync,
+    listener: &mut Listener,
+) -> Result<Vec<Table<'a>>, Failure> {
+    let quarantined = quarantined(options, setup).await?;
+    let rows_now = rows(&file::open(&options.db)?, &options.tables)?;
+    let mut tables = Vec::new();
+    for (at, table) in options.tables.iter().enumerate() {
+        let index = IndexName::new(&table.name).map_err(Fault::from)?;
+        let documents = sync.sink.count(&index)?;
+        // Other programs write meanwhile; a row that came or went since the start is not held against the index.
+        let rows = rows_before[at].min(rows_now[at]);
+        let quarantined = quarantined.iter().filter(|quarantined| **quarantined == index).count() as u64;
+        tables.push(Table {
+            name: &table.name,
+            seeded: listener.seeding().contains(&index),
+            rows,
+            documents,
+            without: rows.saturating_sub(documents + quarantined),
+            sql: table.sql.is_some(),
+        });
+    }
+    Ok(tables)
+}
+
+fn rows(connection: &Connection, tables: &[TableOptions]) -> Result<Vec<u64>, Fault> {
+    tables.iter().map(|table| file::rows(connection, &table.name)).collect()
+}
+
+/// The index of each document of these tables that stands in quarantine.
+async fn quarantined(options: &Own, setup: &Setup) -> Result<Vec<IndexName>, Fault> {
+    let indexes = setup.quarantine()?.records().await?.into_iter().map(|record| record.document.id.index);
+    Ok(indexes.filter(|index| options.tables.iter().any(|table| table.name == index.as_str())).collect())
+}
+
+fn tell_seeding(page: Page, directory: &Path, tables: &[Table<'_>], rate: &str, took: Duration) {
+    let (seeded, before): (Vec<&Table<'_>>, Vec<&Table<'_>>) = tables.iter().partition(|table| table.seeded);
+    let directory = directory.display();
+    let names = |tables: &[&Table<'_>]| {
+        let names = tables.iter().map(|table| table.name).collect::<Vec<_>>().join(", ");
+        format!("{names} {}", if tables.len() == 1 { "is" } else { "are" })
+    };
+    let (filled, empty): (Vec<&Table<'_>>, Vec<&Table<'_>>) =
+        seeded.into_iter().partition(|table| table.rows > 0 || table.documents > 0);
+    if !filled.is_empty() {
+        let documents = filled.iter().map(|table| table.documents).sum();
+        let rows = filled.iter().map(|table| table.rows).sum();
+        page.done(format!(
+            "seeded: {} documents written from {} rows in {}{rate}",
+            count(documents),
+            count(rows),
+            time(took)
+        ));
+    }
+    if !empty.is_empty() {
+        page.done(format!(
+            "{} empty: there is nothing to seed, and rows that come are followed",
+            names(&empty)
+        ));
+    }
+    if before.len() == tables.len() {
+        page.done(format!("the index in {directory} was seeded before; it goes on from there"));
+    } else if !before.is_empty() {
+        page.done(format!("{} seeded already", names(&before)));
+    }
+    for table in tables.iter().filter(|table| table.without > 0) {
+        let why = match table.sql {
+            true => "the SQL yields none by their keys",
+            false => "their keys hold a NULL",
+        };
+        let (without, rows, name) = (count(table.without), count(table.rows), table.name);
+        page.note(format!("{without} of the {rows} rows of {name} have no document: {why}"));
+    }
 }
 
 fn search(page: Page, sink: &TantivySink, table: &str, query: &str) -> Result<(), Failure> {
     let index = IndexName::new(table).map_err(Fault::from)?;
     let begun = Instant::now();
     let hits = match sink.search(&index, query, SHOWN) {
-        Err(fault) if fault.kind() == syncline::FaultKind::Content => return Err(input(fault.message())),
+        Err(fault) if fault.kind() == FaultKind::Content => return Err(input(fault.message())),
         hits => hits?,
     };
     let took = time(begun.elapsed());
@@ -197,43 +228,7 @@ fn search(page: Page, sink: &TantivySink, table: &str, query: &str) -> Result<()
     Ok(())
 }
 
-/// What the engine has to say while it is followed.
-#[derive(Debug)]
-enum News {
-    Batch(BatchStats),
-    Skipped(String),
-    Retry(String),
-}
-
-/// Passes on what happens: an observer is called from the engine's own task, and must not wait for a terminal.
-#[derive(Debug)]
-struct Teller(mpsc::UnboundedSender<News>);
-
-impl Observer for Teller {
-    fn on_batch_committed(&self, stats: &BatchStats) {
-        if stats.lane == Lane::Live {
-            // Nobody listens any more only when the program ends.
-            let _ = self.0.send(News::Batch(stats.clone()));
-        }
-    }
-
-    fn on_document_quarantined(&self, document: &RejectedDocument, _attempts: u32) {
-        let _ = self.0.send(News::Skipped(document.to_string()));
-    }
-
-    fn on_retry(&self, stage: Stage, attempt: u32, delay: Duration, fault: &Fault) {
-        let _ = self
-            .0
-            .send(News::Retry(format!("{stage} failed (attempt {attempt}), again in {delay:?}: {fault}")));
-    }
-}
-
-async fn follow(
-    page: Page,
-    options: &Own,
-    mut sync: Sync,
-    news: &mut mpsc::UnboundedReceiver<News>,
-) -> Result<Sync, Fault> {
+async fn follow(page: Page, options: &Own, sync: &Sync, listener: &mut Listener) -> Result<(), Fault> {
     page.chapter(&format!("Following {}; Ctrl-C ends it", options.db.display()));
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
@@ -242,34 +237,13 @@ async fn follow(
                 interrupted?;
                 // Past the `^C` that the terminal shows.
                 page.line("");
-                return Ok(sync);
+                return Ok(());
             }
-            Some(news) = news.recv() => tell(page, news),
-            () = tokio::time::sleep(Duration::from_millis(200)) => sync = sync.going().await?,
+            () = listener.wait() => listener.tell(page),
+            fault = sync.ended() => {
+                listener.tell(page);
+                return Err(fault);
+            }
         }
-    }
-}
-
-fn tell(page: Page, news: News) {
-    match news {
-        News::Batch(stats) if stats.documents == 0 => {}
-        News::Batch(stats) => {
-            let documents: Vec<String> = stats
-                .documents_by_index
-                .iter()
-                .map(|(index, documents)| format!("{} in {index}", count(*documents as u64)))
-                .collect();
-            // Documents that were put aside are retried without a change.
-            let cause = match stats.changes {
-                0 => "retried".to_owned(),
-                1 => "1 change".to_owned(),
-                many => format!("{} changes", count(many as u64)),
-            };
-            page.done(format!("{cause}; documents: {}; {}", documents.join(", "), time(stats.flush)));
-        }
-        News::Skipped(document) => {
-            page.failed(format!("put aside, and retried at the next start: {document}"))
-        }
-        News::Retry(what) => page.note(what),
     }
 }

@@ -110,8 +110,15 @@ pub(crate) fn time(duration: Duration) -> String {
     }
 }
 
-pub(crate) fn rate(number: u64, duration: Duration) -> String {
-    count((number as f64 / duration.as_secs_f64().max(1e-9)) as u64)
+/// `: 12,345 documents a second`. Nothing where there were so few that the time is that of the start.
+pub(crate) fn rate(number: u64, what: &str, duration: Duration) -> String {
+    match number {
+        0..1_000 => String::new(),
+        many => {
+            let in_one_second = count((many as f64 / duration.as_secs_f64().max(1e-9)) as u64);
+            format!(": {in_one_second} {what} a second")
+        }
+    }
 }
 
 /// One line of at most so many characters.

@@ -1,18 +1,21 @@
 //! How an engine is put together, and how its progress is followed.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncline::connectors::sqlite::{IndexDefinition, SqliteCapture, SqliteDocuments, SqliteQuarantine};
+use syncline::connectors::sqlite::{
+    IndexDefinition, SqliteCapture, SqliteDocuments, SqliteError, SqliteQuarantine,
+};
 use syncline::connectors::tantivy::TantivySink;
 use syncline::pipeline::Phase;
 use syncline::{BatchPolicy, ChangeCapture, Engine, FailurePolicy, Fault, Observer, Report, Running, Status};
 
 use crate::page::Page;
 
-/// How often the progress is looked at.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often the progress bar is drawn.
+const DRAW: Duration = Duration::from_millis(50);
 
 /// What is kept equal to what.
 #[derive(Debug)]
@@ -25,8 +28,8 @@ pub(crate) struct Setup {
     pub(crate) definitions: Vec<IndexDefinition>,
     /// By which name the database knows how far this index has got. Two indexes must not share one.
     pub(crate) consumer: String,
-    /// Whether the file is somebody's own: then its journal mode is left alone, and a row that cannot be indexed is put
-    /// aside, where the tour would stop.
+    /// Whether the file is somebody's own: then its journal mode is left alone, and a row that cannot be indexed is
+    /// quarantined, where the tour would stop.
     pub(crate) own: bool,
 }
 
@@ -40,8 +43,13 @@ pub(crate) struct Sync {
 
 impl Setup {
     /// Checks the definitions against the database. Errors speak of the file, its tables or the SQL.
-    pub(crate) fn documents(&self) -> Result<SqliteDocuments, Fault> {
-        Ok(SqliteDocuments::open(&self.database, self.definitions.iter().cloned())?)
+    pub(crate) fn documents(&self) -> Result<SqliteDocuments, SqliteError> {
+        SqliteDocuments::open(&self.database, self.definitions.iter().cloned())
+    }
+
+    /// Where the documents are recorded that cannot be made or indexed.
+    pub(crate) fn quarantine(&self) -> Result<SqliteQuarantine, SqliteError> {
+        SqliteQuarantine::open(self.index.join("quarantine.db"))
     }
 
     /// Starts the engine: changes come from the database, documents are built in it, and go to the index.
@@ -61,8 +69,7 @@ impl Setup {
                 ..BatchPolicy::default()
             });
         if self.own {
-            let quarantine = SqliteQuarantine::open(self.index.join("quarantine.db"))?;
-            engine = engine.with_failure_policies(FailurePolicy::Skip).with_quarantine(quarantine);
+            engine = engine.with_failure_policies(FailurePolicy::Skip).with_quarantine(self.quarantine()?);
         }
         Ok(Sync { running: engine.start(), capture, sink })
     }
@@ -73,49 +80,74 @@ impl Sync {
         self.running.status()
     }
 
-    /// Waits until changes flow.
-    pub(crate) async fn opened(mut self) -> Result<Self, Fault> {
-        while self.status().phase == Phase::Starting {
-            self = self.going().await?;
-            tokio::time::sleep(LOOK).await;
+    /// Waits until the run looks like this. Errors: the run is over.
+    pub(crate) async fn until(&self, condition: impl Fn(&Status) -> bool + Send) -> Result<Status, Fault> {
+        let status = self.running.until(condition).await;
+        match status.phase {
+            Phase::Ended => Err(self.ended().await),
+            _ => Ok(status),
         }
-        Ok(self)
+    }
+
+    /// Waits until changes flow.
+    pub(crate) async fn opened(&self) -> Result<Status, Fault> {
+        self.until(|status| status.phase != Phase::Starting).await
     }
 
     /// Waits until every index is seeded, of so many root rows in all.
-    pub(crate) async fn seeded(mut self, page: Page, total: u64) -> Result<Self, Fault> {
+    pub(crate) async fn seeded(&self, page: Page, rows: u64) -> Result<Status, Fault> {
+        let mut seeded = pin!(self.until(|status| {
+            !status.indexes.is_empty() && status.indexes.iter().all(|index| index.seeded)
+        }));
         loop {
-            self = self.going().await?;
-            let status = self.status();
-            if !status.indexes.is_empty() && status.indexes.iter().all(|index| index.seeded) {
-                page.progress_over();
-                return Ok(self);
+            tokio::select! {
+                status = &mut seeded => {
+                    page.progress_over();
+                    return status;
+                }
+                () = tokio::time::sleep(DRAW) => {
+                    let done = self.status().indexes.iter().map(|index| index.rows_durable).sum();
+                    page.progress("rows", done, rows);
+                }
             }
-            let done = status.indexes.iter().map(|index| index.rows_durable).sum();
-            page.progress("documents", done, total);
-            tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Waits until every change that is in the database's log has been acknowledged.
-    pub(crate) async fn caught_up(mut self) -> Result<Self, Fault> {
-        while self.capture.lag().await? != Some(0) {
-            self = self.going().await?;
-            tokio::time::sleep(LOOK).await;
+    /// Waits until everything that the database's log held by now is acknowledged, and nothing else is owed.
+    ///
+    /// The run alone cannot tell the first: to it, a source that is still reading its log looks like one that has nothing.
+    pub(crate) async fn caught_up(&self) -> Result<Status, Fault> {
+        self.opened().await?;
+        loop {
+            let seen = self.status().acknowledged;
+            if self.capture.lag().await? == Some(0) {
+                break;
+            }
+            self.until(|status| status.acknowledged != seen).await?;
         }
-        Ok(self)
+        match self.running.caught_up().await {
+            true => Ok(self.status()),
+            false => Err(self.ended().await),
+        }
     }
 
-    /// The same run, or the error that ended it.
-    pub(crate) async fn going(self) -> Result<Self, Fault> {
-        if !self.running.is_finished() {
-            return Ok(self);
+    /// Looks whether the run still goes on. Errors: what ended it.
+    pub(crate) async fn going(&self) -> Result<(), Fault> {
+        match self.running.is_finished() {
+            true => Err(self.ended().await),
+            false => Ok(()),
         }
-        self.running.outcome().await?;
-        Err(Fault::fatal("the engine ended, though its source has no end"))
     }
 
-    /// Ends the run in order.
+    /// Waits for the end of the run, which comes only with an error: its source has no end.
+    pub(crate) async fn ended(&self) -> Fault {
+        match self.running.outcome().await {
+            Ok(_) => Fault::fatal("the engine ended, though its source has no end"),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Ends the run in order, and lets go of the index, which one run alone can write.
     pub(crate) async fn drain(self) -> Result<Report, Fault> {
         Ok(self.running.drain(Duration::from_secs(10)).await?)
     }

@@ -60,7 +60,7 @@ pub(crate) async fn run(page: Page, options: Tour) -> Result<(), Failure> {
     generate(page, &place, Rows::of_total(options.rows))?;
     let sync = seed(page, &place, Rows::of_total(options.rows)).await?;
     search(page, &sync)?;
-    let sync = live::show(page, &place.database, sync).await?;
+    live::show(page, &place.database, &sync).await?;
     sync.drain().await?;
     crash::show(page, &directory, &place)?;
     restart(page, &place).await?;
@@ -86,13 +86,16 @@ fn generate(page: Page, place: &Place, rows: Rows) -> Result<(), Fault> {
 async fn seed(page: Page, place: &Place, rows: Rows) -> Result<Sync, Fault> {
     page.chapter("2  A search index, seeded from it");
     let begun = Instant::now();
-    let sync = place.setup()?.start(NoopObserver)?.seeded(page, rows.books).await?;
+    let sync = place.setup()?.start(NoopObserver)?;
+    sync.seeded(page, rows.books).await?;
     let took = begun.elapsed();
-    let documents = count(sync.sink.count(&bookshop::index()?)?);
-    let (total, in_one_second) = (count(rows.total()), rate(rows.total(), took));
+    let documents = sync.sink.count(&bookshop::index()?)?;
     page.done(format!(
-        "{documents} documents made of {total} rows in {}: {in_one_second} rows a second",
-        time(took)
+        "{} documents, made of {} rows, in {}{}",
+        count(documents),
+        count(rows.total()),
+        time(took),
+        rate(documents, "documents", took)
     ));
     page.note(
         "the database was not locked: from the first moment on, changes are captured beside the seeding",
@@ -125,10 +128,11 @@ async fn restart(page: Page, place: &Place) -> Result<(), Fault> {
     let dead = proof::compare(&place.database, &place.index)?;
     page.note(format!("as the last death left the index: {}", dead.counts()));
     let begun = Instant::now();
-    let sync = place.setup()?.start(NoopObserver)?.caught_up().await?;
-    let (took, captured) = (begun.elapsed(), sync.status().captured);
+    let sync = place.setup()?.start(NoopObserver)?;
+    let captured = sync.caught_up().await?.captured;
+    let took = begun.elapsed();
     page.done(format!(
-        "{} changes were given again, and are in the index after {}",
+        "{} changes were replayed, and are in the index after {}",
         count(captured),
         time(took)
     ));

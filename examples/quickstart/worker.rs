@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use syncline::{BatchStats, Fault, NoopObserver, Observer};
@@ -40,16 +39,13 @@ pub(crate) async fn run(options: Worker) -> Result<(), Fault> {
 
 /// Commits some transactions, and never ends the last one.
 async fn in_a_transaction(database: &Path, sync: Sync) -> Result<(), Fault> {
-    let mut sync = sync.opened().await?;
+    sync.opened().await?;
     let mut connection = bookshop::connect(database)?;
     let mut random = Random::new(2);
     for _ in 0..TRANSACTIONS {
         write(&mut connection, &mut random)?;
     }
-    while sync.status().captured == 0 {
-        sync = sync.going().await?;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    sync.until(|status| status.captured > 0).await?;
     let transaction = begin(&mut connection)?;
     for _ in 0..TRANSACTION_CHANGES {
         change(&transaction, &mut random)?;
@@ -63,24 +59,21 @@ async fn in_a_transaction(database: &Path, sync: Sync) -> Result<(), Fault> {
 
 /// Commits one large transaction, and stops the engine where a unit of it is durable.
 async fn after_a_unit(database: &Path, sync: Sync, freeze: &Freeze) -> Result<(), Fault> {
-    let mut sync = sync.caught_up().await?;
+    sync.caught_up().await?;
     freeze.armed.store(true, Ordering::SeqCst);
     bookshop::connect(database)?
         .execute("UPDATE books SET title = title || ', revised' WHERE id % 2 = 1", [])?;
-    loop {
-        sync = sync.going().await?;
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    Err(sync.ended().await)
 }
 
 /// Commits transactions without end.
 async fn under_load(database: &Path, sync: Sync) -> Result<(), Fault> {
-    let mut sync = sync.opened().await?;
+    sync.opened().await?;
     let mut connection = bookshop::connect(database)?;
     let mut random = Random::new(3);
     for written in 1.. {
         write(&mut connection, &mut random)?;
-        sync = sync.going().await?;
+        sync.going().await?;
         if written == TRANSACTIONS {
             let status = sync.status();
             let (captured, durable) = (count(status.captured), count(status.durable));

@@ -1,5 +1,5 @@
 use syncline::change::Change;
-use syncline::connectors::sqlite::{IndexDefinition, Related, SqliteDocuments};
+use syncline::connectors::sqlite::{IndexDefinition, Related, SqliteDocuments, SqliteError};
 use syncline::document::{Content, DocumentId};
 use syncline::error::FaultKind;
 use syncline::ports::{Built, ChangeCapture, DocumentBuilder, Field, FieldKind};
@@ -216,6 +216,70 @@ async fn b15_definitions_are_checked_against_the_database() {
     assert!(fault.message().contains("+reviews/1 carries no row image"), "{fault}");
     assert_eq!(documents.resolve(&Change::upsert(table("books"), 1)).await.unwrap(), [id(1)]);
     assert_eq!(documents.resolve(&Change::upsert(table("elsewhere"), 1)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn b15_a_table_that_is_read_must_be_declared() {
+    let world = World::new(SHOP);
+    world.run(
+        "CREATE TABLE genres(id INTEGER PRIMARY KEY, name TEXT);
+         CREATE VIEW signed AS SELECT ba.book_id, a.name FROM books_authors ba JOIN authors a ON a.id = ba.author_id",
+    );
+    let open = |definition: IndexDefinition| SqliteDocuments::open(world.path(), [definition]);
+    let plain = |sql: &str| IndexDefinition::new("books", "Books", sql).unwrap();
+    let refused = |definition: IndexDefinition, table: &str| {
+        let error = open(definition).unwrap_err();
+        let SqliteError::Undeclared { table: named, .. } = &error else { panic!("{error}") };
+        assert_eq!(named, table);
+        error.to_string()
+    };
+
+    let reviewed = plain(
+        "WITH rated AS (SELECT book_id, avg(stars) AS stars FROM reviews GROUP BY book_id)
+         SELECT k.k1, json_object('stars', rated.stars) FROM syncline_keys k JOIN rated ON rated.book_id = k.k1",
+    );
+    let message = refused(reviewed.clone(), "reviews");
+    assert!(
+        message.contains("shop.db`: the SQL of index `books` reads the table `reviews`, which"),
+        "{message}"
+    );
+    assert!(message.contains("`.related(...)`") && message.contains("`.constant(\"reviews\")`"), "{message}");
+    open(reviewed.clone().related(Related::columns("Reviews", ["book_id"]).unwrap())).unwrap();
+    let documents = open(reviewed.constant("REVIEWS").unwrap()).unwrap();
+    let followed: Vec<String> = documents.tables().map(|table| table.to_string()).collect();
+    assert_eq!(followed, ["books"], "a constant table is not captured");
+
+    // A view is read through; naming the view itself declares nothing.
+    let signed =
+        plain("SELECT book_id, json_object('by', name) FROM signed JOIN syncline_keys ON book_id = k1")
+            .constant("signed")
+            .unwrap()
+            .related(Related::columns("books_authors", ["book_id"]).unwrap());
+    refused(signed.clone(), "authors");
+    open(signed.constant("authors").unwrap()).unwrap();
+
+    // A virtual table cannot be captured. What it reads for itself, when a connection meets it first, is its own affair.
+    world.run("CREATE VIRTUAL TABLE found USING fts5(title)");
+    let found =
+        plain("SELECT f.rowid, json_object('t', f.title) FROM found f JOIN syncline_keys ON f.rowid = k1");
+    refused(found.clone(), "found");
+    open(found.constant("found").unwrap()).unwrap();
+
+    // The way back is a dependency too.
+    let led_back = plain("SELECT k1, '{}' FROM syncline_keys").related(
+        Related::query("authors", ["id"], "SELECT book_id FROM books_authors WHERE author_id = ?1").unwrap(),
+    );
+    let message = refused(led_back, "books_authors");
+    assert!(message.contains("the SQL of index `books`, related table `authors`, reads"), "{message}");
+
+    // Of several indexes, each must declare its own.
+    let genres =
+        IndexDefinition::new("genres", "genres", "SELECT id, '{}' FROM genres JOIN syncline_keys ON id = k1")
+            .unwrap();
+    let with_genre =
+        plain("SELECT b.id, json_object('genre', g.name) FROM books b JOIN genres g ON g.id = b.id");
+    let error = SqliteDocuments::open(world.path(), [genres, with_genre]).unwrap_err();
+    assert!(error.to_string().contains("index `books` reads the table `genres`"), "{error}");
 }
 
 #[tokio::test]

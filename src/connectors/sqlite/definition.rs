@@ -9,7 +9,10 @@ use crate::ports::Field;
 /// set of keys, which stand in the temporary table `syncline_keys`, in its columns `k1`, `k2`, ... in the order of the root
 /// table's key. It yields the columns of the key, then the body as the text of a JSON object, in one row for each document
 /// there is; a key for which it yields no row is a document that is to be deleted. So a condition in it (`WHERE
-/// b.published`) keeps rows out of the index, provided that the condition looks at tables whose changes are captured.
+/// b.published`) keeps rows out of the index.
+///
+/// Every table that it reads, itself or through a view, is declared: as the root, with [`related`](Self::related), or with
+/// [`constant`](Self::constant). [`SqliteDocuments::open`](super::SqliteDocuments::open) refuses SQL that reads another.
 ///
 /// ```
 /// # use syncline::connectors::sqlite::{IndexDefinition, Related};
@@ -41,6 +44,7 @@ pub struct IndexDefinition {
     pub(super) sql: String,
     pub(super) fields: Vec<Field>,
     pub(super) related: Vec<Related>,
+    pub(super) constants: Vec<TableName>,
 }
 
 impl IndexDefinition {
@@ -57,6 +61,7 @@ impl IndexDefinition {
             sql: sql.into(),
             fields: Vec::new(),
             related: Vec::new(),
+            constants: Vec::new(),
         })
     }
 
@@ -74,13 +79,21 @@ impl IndexDefinition {
         self
     }
 
+    /// Declares a table that the SQL reads and whose changes do not matter: they rebuild no document, which shows such a
+    /// row as it was when the document was last built. Every table that is read must be declared, as the root, as
+    /// [`related`](Self::related), or so. Errors: a name that is empty or too long.
+    pub fn constant(mut self, table: impl AsRef<str>) -> Result<Self, NameError> {
+        self.constants.push(TableName::new(table)?);
+        Ok(self)
+    }
+
     /// The tables whose changes touch its documents: the root first.
     pub fn tables(&self) -> impl Iterator<Item = &TableName> {
         core::iter::once(&self.root).chain(self.related.iter().map(|related| &related.table))
     }
 
     /// A fingerprint of all that is said here and of the root's key: the same in every build of the program and on every
-    /// machine, and another one when anything is changed.
+    /// machine, and another one when anything is changed. The constant tables are left out: declaring one makes no document another.
     pub(super) fn fingerprint(&self, key: &[ColumnName]) -> String {
         let mut hash = Fingerprint::default();
         hash.texts(["1", self.index.as_str(), &self.root.to_string(), &self.sql]);
@@ -202,5 +215,6 @@ mod tests {
             assert!(seen.insert(other.fingerprint(&key)), "{other:?}");
         }
         assert!(seen.insert(books().fingerprint(&[ColumnName::new("isbn").unwrap()])));
+        assert!(!seen.insert(books().constant("countries").unwrap().fingerprint(&key)));
     }
 }

@@ -11,6 +11,7 @@ use super::database::{Bound, Connections, Database, key_value};
 use super::definition::IndexDefinition;
 use super::error::SqliteError;
 use super::index::{Index, Route};
+use super::reads;
 use super::schema::Table;
 use crate::change::{Change, Visibility};
 use crate::document::{Document, DocumentId};
@@ -37,7 +38,8 @@ type Lookup = (TableName, usize, Vec<Value>);
 
 impl SqliteDocuments {
     /// Checks these definitions against the database file at `path`: the tables and columns must be there, and the SQL must
-    /// compile and yield as many columns as it should. It reads the schema and no rows, and blocks for as long.
+    /// compile, yield as many columns as it should, and read no table that the definition says nothing of. It reads the
+    /// schema and no rows, and blocks for as long.
     ///
     /// Errors: a file that is no database, or the first thing about a definition that does not fit, with the index.
     pub fn open(
@@ -45,7 +47,7 @@ impl SqliteDocuments {
         definitions: impl IntoIterator<Item = IndexDefinition>,
     ) -> Result<Self, SqliteError> {
         let database = Database::new(path);
-        let connection = database.connect()?;
+        let mut connection = database.connect()?;
         let mut indexes: Vec<Index> = Vec::new();
         let mut routes: BTreeMap<TableName, Vec<Route>> = BTreeMap::new();
         for definition in definitions {
@@ -61,6 +63,7 @@ impl SqliteDocuments {
                 let (table, route) = Route::check(&database, &connection, &index, at, related)?;
                 routes.entry(table).or_default().push(route);
             }
+            reads::are_declared(&database, &mut connection, &definition)?;
             indexes.push(index);
         }
         if indexes.is_empty() {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use rusqlite::ErrorCode;
 
 use crate::error::FaultKind;
+use crate::name::{IndexName, TableName};
 
 /// Why the connector could not do its work. The message names the file, and the table, index or log record at fault.
 ///
@@ -42,6 +43,23 @@ pub enum SqliteError {
         path: PathBuf,
         /// What does not fit, and what to do about it.
         what: String,
+    },
+    /// The SQL of an index reads a table that its definition says nothing of, so that no change to it would be followed.
+    #[error(
+        "SQLite database `{}`: the SQL of index `{index}`{} reads the table `{table}`, which is neither its root nor \
+         declared, so that its changes would be missed: declare it with `.related(...)`, or with \
+         `.constant(\"{table}\")` if its changes do not matter",
+        path.display(), query_of_text(query_of.as_ref())
+    )]
+    Undeclared {
+        /// The database file.
+        path: PathBuf,
+        /// The index.
+        index: IndexName,
+        /// The related table whose query it is; none where it is the SQL of the documents.
+        query_of: Option<TableName>,
+        /// The table that is read.
+        table: String,
     },
     /// What was read from the database is not what the connector has written, or not what SQL was asked for.
     #[error("SQLite database `{}`: {what}", path.display())]
@@ -93,6 +111,7 @@ impl SqliteError {
             Self::NoFile { .. }
             | Self::InMemory { .. }
             | Self::Definition { .. }
+            | Self::Undeclared { .. }
             | Self::Unexpected { .. } => FaultKind::Fatal,
         }
     }
@@ -105,6 +124,10 @@ impl SqliteError {
             Some(ErrorCode::Unknown | ErrorCode::TooBig | ErrorCode::TypeMismatch)
         ))
     }
+}
+
+fn query_of_text(table: Option<&TableName>) -> String {
+    table.map(|table| format!(", related table `{table}`,")).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -40,6 +40,26 @@
 //! may have been missed: the consumer is new, a table is captured that was not before, a trigger was missing or changed, a
 //! key or a UNIQUE constraint is another, the log was dropped. Columns that were only added keep it.
 //!
+//! # Which tables an index reads
+//!
+//! A document is built again when a row of its root changes, or one of a [`related`](IndexDefinition::related) table.
+//! [`SqliteDocuments::open`] asks SQLite which tables the SQL of an index reads, through views and common table
+//! expressions too, and refuses a definition that says nothing of one of them ([`SqliteError::Undeclared`]): the index
+//! would go stale without a word. A table whose changes do not matter, such as a list of countries, is declared with
+//! [`IndexDefinition::constant`]; so is a virtual table, for which SQLite has no triggers.
+//!
+//! ```
+//! # use syncline::connectors::sqlite::IndexDefinition;
+//! let shops = IndexDefinition::new(
+//!     "shops",
+//!     "shops",
+//!     "SELECT s.id, json_object('name', s.name, 'country', c.name)
+//!      FROM syncline_keys k JOIN shops s ON s.id = k.k1 JOIN countries c ON c.code = s.country",
+//! )?
+//! .constant("countries")?;
+//! # Ok::<(), syncline::name::NameError>(())
+//! ```
+//!
 //! # What an application should know
 //!
 //! - The file is switched to write-ahead logging, unless [`SqliteCapture::write_ahead_log`] says otherwise.
@@ -75,6 +95,7 @@ mod error;
 mod index;
 mod log;
 mod quarantine;
+mod reads;
 mod schema;
 mod snapshot;
 mod triggers;
