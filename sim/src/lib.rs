@@ -4,9 +4,31 @@
 //! A [`plan::Plan`] is turned into an [`outcome::Outcome`] or an [`outcome::Failure`].
 
 #![cfg(madsim)]
+// The simulated runtime's instant is std's by type, and simulated all the same.
+#![allow(clippy::disallowed_types)]
 
+pub mod cli;
+pub mod draw;
 pub mod marks;
 pub mod outcome;
 pub mod plan;
 pub mod random;
+pub mod run;
+pub mod swarm;
 pub mod trace;
+
+mod chaos;
+mod client;
+mod database;
+mod engine;
+mod gauges;
+mod index;
+mod judge;
+mod message;
+mod observer;
+mod ports;
+mod serve;
+mod serve_database;
+mod serve_index;
+mod tables;
+mod world;

@@ -9,4 +9,6 @@ fn main() -> std::process::ExitCode {
 }
 
 #[cfg(madsim)]
-fn main() {}
+fn main() -> std::process::ExitCode {
+    sim::cli::main()
+}
