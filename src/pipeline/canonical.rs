@@ -182,6 +182,10 @@ impl<B: fmt::Debug> Pipeline<B> {
         for part in self.flights.all_ready() {
             writeln!(text, "ready {:?}", self.relative(super::calls::Purpose::Flush(part)))?;
         }
+        for (unit, attempt) in self.flights.ready_builds() {
+            let purpose = self.relative(super::calls::Purpose::Build(unit));
+            writeln!(text, "ready {purpose:?} attempt {attempt}")?;
+        }
         Ok(())
     }
 
