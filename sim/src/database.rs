@@ -31,6 +31,8 @@ pub(crate) struct Session {
     pub(crate) number: u64,
     transaction: usize,
     change: usize,
+    /// The newest checkpoint that it gave. What it gives again must not lie before it.
+    checkpoint: u64,
 }
 
 /// What a stream gives next.
@@ -209,7 +211,7 @@ impl Database {
         });
         let transaction = self.log.partition_point(|logged| logged.position <= slot.confirmed);
         self.sessions += 1;
-        self.session = Some(Session { number: self.sessions, transaction, change: 0 });
+        self.session = Some(Session { number: self.sessions, transaction, change: 0, checkpoint: 0 });
         (slot.incarnation, self.sessions)
     }
 
@@ -229,6 +231,7 @@ impl Database {
                     // What no table of the schema shows is told by the next keepalive alone.
                     if !logged.changes.is_empty() {
                         portion.items.push(Position(logged.position).into());
+                        session.checkpoint = logged.position;
                     }
                     session.transaction += 1;
                     session.change = 0;
@@ -238,13 +241,22 @@ impl Database {
         Some(portion)
     }
 
+    /// The checkpoint of an idle session: everything there is has been given.
+    pub(crate) fn idle(&mut self) -> u64 {
+        if let Some(session) = &mut self.session {
+            session.checkpoint = self.newest;
+        }
+        self.newest
+    }
+
     /// Goes back in the stream that is open, inside the transaction that it stands in, or else to the one before. Returns
     /// whether anything will be given twice.
     pub(crate) fn go_back(&mut self, items: usize) -> bool {
         let Some(session) = &mut self.session else { return false };
         if session.change == 0 && session.transaction > 0 {
             let before = &self.log[session.transaction - 1];
-            if self.slot.as_ref().is_none_or(|slot| before.position <= slot.created_at) {
+            let foreign = self.slot.as_ref().is_none_or(|slot| before.position <= slot.created_at);
+            if foreign || before.position < session.checkpoint {
                 return false;
             }
             session.transaction -= 1;

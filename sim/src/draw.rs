@@ -99,7 +99,7 @@ fn options(random: &mut Random) -> Options {
     Options {
         rows: some(random, 30),
         keys: random.pick(&[2, 4, 8, 20]),
-        transactions: random.between(1, 40),
+        transactions: random.between(1, 60),
         statements: random.between(1, 4),
         statements_large: random.between(8, 30),
         large_permille: some(random, 200),
@@ -114,8 +114,8 @@ fn options(random: &mut Random) -> Options {
         hold_max_ms: random.pick(&[20, 200, 3000]),
         throttle_permille: some(random, 200),
         stream_permille: some(random, 100),
-        node_faults: some(random, 10),
-        hand_faults: if random.permille(500) { 0 } else { some(random, 4) },
+        node_faults: some(random, 16),
+        hand_faults: if random.permille(400) { 0 } else { some(random, 6) },
     }
 }
 

@@ -150,8 +150,9 @@ impl Judge {
         Ok(())
     }
 
-    /// How many documents changed at a position.
-    pub(crate) fn changed_at(&self, position: u64) -> usize {
-        self.changed.get(&position).map_or(0, Vec::len)
+    /// The positions after one, up to another, at which documents changed, and how many.
+    pub(crate) fn changed_between(&self, after: u64, to: u64) -> impl Iterator<Item = (u64, usize)> {
+        let range = if after < to { after + 1..to + 1 } else { 0..0 };
+        self.changed.range(range).map(|(at, docs)| (*at, docs.len()))
     }
 }

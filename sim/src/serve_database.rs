@@ -86,7 +86,7 @@ async fn stream(world: &World, session: u64) -> Reply {
         world.mark(Mark::AcknowledgedAgain);
     }
     if portion.items.is_empty() {
-        let newest = world.with(|state| state.database.newest);
+        let newest = world.with(|state| state.database.idle());
         portion.items.push(Position(newest).into());
     }
     Ok(Answer::Items(portion.items))
@@ -101,9 +101,22 @@ fn confirm(world: &World, incarnation: u64, position: u64) -> Reply {
         database.confirm(incarnation, position, durable_each)?;
         gauges.flushed_since_confirm = false;
         let verdict = judge.on_confirm(since, position, &index.recorded);
-        if position > before && judge.changed_at(position) == 0 && database.changes_at(position) == 0 {
-            state.mark(Mark::IdleCheckpoint);
+        let mut marks = Vec::new();
+        if position > before && database.changes_at(position) == 0 {
+            marks.push(Mark::IdleCheckpoint);
         }
+        let limits = &world.plan.engine;
+        for (at, documents) in judge.changed_between(before, position) {
+            let changes = database.changes_at(at);
+            let wide = documents > limits.max_documents.saturating_mul(3);
+            let hard = [
+                (Mark::OverThreeUnits, wide || changes > limits.max_changes.saturating_mul(3)),
+                (Mark::LargerThanWindow, changes > limits.changes),
+                (Mark::FanOut, documents > limits.documents + changes),
+            ];
+            marks.extend(hard.into_iter().filter(|(_, met)| *met).map(|(mark, _)| mark));
+        }
+        marks.into_iter().for_each(|mark| state.mark(mark));
         Some(verdict)
     });
     match verdict {

@@ -1,6 +1,6 @@
 //! What the index does with a request. What it answers is durable.
 
-use syncline::SeedState;
+use syncline::{Seed, SeedState};
 
 use crate::index::Op;
 use crate::marks::Mark;
@@ -47,20 +47,11 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle
             return generation.map(Answer::Generation).ok_or_else(gone);
         }
         Call::Cursor { generation, seed, after, epoch } => {
-            alive(world, *epoch)?;
-            known(world, *generation)?;
             let state = SeedState::Seeding(after.as_deref().map(to_key));
-            world.with(|all| {
-                all.index.stage([Op::Marker { generation: *generation, seed: seed.clone(), state }])
-            })
+            return set_marker(world, *generation, seed, state, *epoch, point, nth).await;
         }
         Call::Mark { generation, seed, epoch } => {
-            alive(world, *epoch)?;
-            known(world, *generation)?;
-            let state = SeedState::Seeded;
-            world.with(|all| {
-                all.index.stage([Op::Marker { generation: *generation, seed: seed.clone(), state }])
-            })
+            return set_marker(world, *generation, seed, SeedState::Seeded, *epoch, point, nth).await;
         }
         Call::Load => {
             let recorded = world.with(|state| state.index.recorded.keys().cloned().collect());
@@ -100,6 +91,24 @@ fn known(world: &World, generation: u64) -> Result<(), Failed> {
     }
 }
 
+async fn set_marker(
+    world: &World,
+    generation: u64,
+    seed: &Seed,
+    state: SeedState,
+    epoch: u64,
+    point: Point,
+    nth: u32,
+) -> Reply {
+    alive(world, epoch)?;
+    known(world, generation)?;
+    let op = Op::Marker { generation, seed: seed.clone(), state };
+    let staged = world.with(|state| state.index.stage([op]));
+    durable(world, staged, point, nth).await;
+    known(world, generation)?;
+    done()
+}
+
 /// Waits until what was staged is durable.
 async fn durable(world: &World, staged: u64, point: Point, nth: u32) {
     pause(world, world.plan.sink.sync_us, point, nth).await;
@@ -120,7 +129,7 @@ async fn ensure(world: &World, index: usize, nth: u32) -> Reply {
     world.with(|state| state.index.current[index]).map(Answer::Generation).ok_or_else(gone)
 }
 
-fn seed_state(world: &World, index: usize, generation: u64, seed: &syncline::Seed) -> Reply {
+fn seed_state(world: &World, index: usize, generation: u64, seed: &Seed) -> Reply {
     let state = world.with(|state| {
         let physical =
             state.index.generation(index).filter(|_| state.index.current[index] == Some(generation));
@@ -180,5 +189,9 @@ async fn flush(world: &World, request: &Request, writes: &[Written], nth: u32, t
     };
     let staged = world.with(stage)?;
     durable(world, staged, Point::Flush, nth).await;
+    // An index that was deleted meanwhile has taken the writes with it.
+    for written in writes {
+        known(world, written.generation)?;
+    }
     Ok(Answer::Flushed { rejected, throttled, missing })
 }
