@@ -3,6 +3,10 @@
 
 extern crate alloc;
 
+// Every `tokio::` path of the crate, those of macros included, then means the simulated one.
+#[cfg(all(madsim, feature = "__sim"))]
+extern crate madsim_tokio as tokio;
+
 pub mod change;
 pub mod config;
 pub mod document;

@@ -190,6 +190,10 @@ impl<B: fmt::Debug> Pipeline<B> {
         for part in self.flights.all_ready() {
             writeln!(text, "ready {:?}", self.part(part))?;
         }
+        for (unit, attempt) in self.flights.ready_builds() {
+            let purpose = self.purpose(Purpose::Build(unit));
+            writeln!(text, "ready {purpose:?} attempt {attempt}")?;
+        }
         Ok(())
     }
 

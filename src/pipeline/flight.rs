@@ -52,11 +52,19 @@ pub(super) struct Flights<B> {
     /// The parts that can be flushed, oldest first, by lane.
     live: BTreeSet<PartId>,
     backfill: BTreeSet<PartId>,
+    /// The units that can be built again, each with the number of the attempt, oldest first.
+    builds: BTreeSet<(u64, u32)>,
 }
 
 impl<B> Default for Flights<B> {
     fn default() -> Self {
-        Self { units: BTreeMap::new(), next: 1, live: BTreeSet::new(), backfill: BTreeSet::new() }
+        Self {
+            units: BTreeMap::new(),
+            next: 1,
+            live: BTreeSet::new(),
+            backfill: BTreeSet::new(),
+            builds: BTreeSet::new(),
+        }
     }
 }
 
@@ -156,10 +164,26 @@ impl<B> Flights<B> {
         }
     }
 
-    /// Nothing that is ready will be flushed any more.
+    /// Nothing that is ready will be built or flushed any more.
     pub(super) fn clear_ready(&mut self) {
         self.live.clear();
         self.backfill.clear();
+        self.builds.clear();
+    }
+
+    /// A unit can be built again.
+    pub(super) fn build_ready(&mut self, number: u64, attempt: u32) {
+        self.builds.insert((number, attempt));
+    }
+
+    /// Takes the oldest unit that can be built again, with the number of the attempt.
+    pub(super) fn take_build(&mut self) -> Option<(u64, u32)> {
+        self.builds.pop_first()
+    }
+
+    /// Every unit that can be built again, with the number of the attempt.
+    pub(super) fn ready_builds(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.builds.iter().copied()
     }
 
     /// How many units of a lane are in flight.

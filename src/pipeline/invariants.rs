@@ -134,7 +134,7 @@ impl<B> Pipeline<B> {
         assert!(self.ack.changes.len() <= limits.changes, "I4: changes");
         assert!(self.resolve.under_way() <= limits.resolves, "I4: resolves");
         let builds = self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(_)));
-        assert!(builds <= limits.builds.max(self.flights.len()), "I4: builds");
+        assert!(builds <= limits.builds, "I4: builds");
         let flushes = self.calls.under_way(|purpose| matches!(purpose, Purpose::Flush(_)));
         assert!(flushes <= self.flushes, "I4: flushes");
     }
@@ -208,6 +208,10 @@ impl<B> Pipeline<B> {
         if self.flights.all_ready().next().is_some() {
             let flushes = self.calls.under_way(|purpose| matches!(purpose, Purpose::Flush(_)));
             assert!(flushes > 0, "I8: a part is ready, and nothing is being flushed");
+        }
+        if self.flights.ready_builds().next().is_some() {
+            let builds = self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(_)));
+            assert!(builds > 0, "I8: a unit is to be built again, and nothing is being built");
         }
     }
 }

@@ -397,20 +397,20 @@ impl<B> Pipeline<B> {
         }
     }
 
-    /// Makes a call whose delay has passed. A flush waits for its turn.
+    /// Makes a call whose delay has passed. A build and a flush wait for their turn.
     fn make_again(&mut self, purpose: Purpose, attempt: u32) {
         match purpose {
             Purpose::Flush(part) => {
                 self.flights.set_attempt(part, attempt);
                 self.flights.ready(part);
             }
+            Purpose::Build(unit) => self.flights.build_ready(unit, attempt),
             Purpose::Begin
             | Purpose::Describe
             | Purpose::Ensure(_)
             | Purpose::LoadQuarantine
             | Purpose::Open
             | Purpose::Resolve(_)
-            | Purpose::Build(_)
             | Purpose::CaughtUp
             | Purpose::Quarantine(_)
             | Purpose::Release(_)

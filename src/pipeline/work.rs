@@ -34,8 +34,7 @@ impl<B> Pipeline<B> {
     /// in flight. Where there are several, the backfill leaves one of each to the live lane.
     pub(super) fn has_room(&self, lane: Lane) -> bool {
         let limits = self.config.limits;
-        let builds = self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(_)));
-        let room = self.capture.is_started() && builds < limits.builds && self.flights.len() < limits.units;
+        let room = self.capture.is_started() && self.has_free_build() && self.flights.len() < limits.units;
         let all_but_one = |limit: usize| limit.saturating_sub(1).max(1);
         match lane {
             Lane::Live => room,
@@ -46,8 +45,18 @@ impl<B> Pipeline<B> {
         }
     }
 
-    /// Cuts and builds units while there is room. Live ones go first; the backfill keeps its share.
+    fn has_free_build(&self) -> bool {
+        let builds = self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(_)));
+        builds < self.config.limits.builds
+    }
+
+    /// Builds while there is room: first what is to be built again, then units that are cut for it. Live ones go first;
+    /// the backfill keeps its share.
     pub(super) fn start_builds(&mut self) {
+        while self.has_free_build() {
+            let Some((unit, attempt)) = self.flights.take_build() else { break };
+            self.make(Purpose::Build(unit), attempt);
+        }
         loop {
             let due =
                 |lane: Lane, at_once: bool| self.has_room(lane) && self.dirty.is_due(lane, self.now, at_once);

@@ -1,0 +1,161 @@
+//! The engine as a node: the unchanged `syncline::Engine`, started again whenever a run ends.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use syncline::{
+    Alarms, BatchPolicy, Engine, EngineError, FailurePolicies, FailurePolicy, Limits, Report, RetryPolicy,
+};
+use tokio::time::sleep;
+
+use crate::client::Client;
+use crate::marks::Mark;
+use crate::observer::Ear;
+use crate::outcome::Check;
+use crate::plan::{Moment, Plan, Point, Poison, Statement};
+use crate::ports::{Capture, Documents, Index, Store};
+use crate::trace::Lane;
+use crate::world::World;
+
+/// Runs until the node dies.
+pub(crate) async fn engine(world: Arc<World>) {
+    loop {
+        let run = world.with(|state| {
+            state.run += 1;
+            state.is_running = true;
+            state.gauges.restart();
+            state.outcome.starts += 1;
+            state.run
+        });
+        world.say(Lane::Engine, format_args!("run {run} starts"));
+        world.pass(Point::Start, Moment::Before);
+        let client = Client::connect(world.clone(), run).await;
+        let outcome = live(&world, client).await;
+        let drained = world.with(|state| {
+            state.is_running = false;
+            state.drain_within_ms.take().is_some()
+        });
+        judge_end(&world, &outcome, drained);
+        sleep(Duration::from_millis(world.plan.engine.restart_ms)).await;
+    }
+}
+
+async fn live(world: &Arc<World>, client: Arc<Client>) -> Result<Report, EngineError> {
+    let engine = build(&world.plan, world, client);
+    if world.plan.faults.iter().any(|fault| fault.at.point == Point::Poll) {
+        return polled(world, engine.run()).await;
+    }
+    let running = engine.start();
+    let mut outcome = pin!(running.outcome());
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut outcome => return outcome,
+            () = world.drain.notified() => {
+                if let Some(within) = world.with(|state| state.drain_within_ms) {
+                    world.say(Lane::Engine, format_args!("drain within {within} ms"));
+                    running.request_drain(Duration::from_millis(within));
+                }
+            }
+        }
+    }
+}
+
+/// Counts the polls of a run, each a point at which it can be killed.
+async fn polled<F: Future>(world: &World, run: F) -> F::Output {
+    let mut run = pin!(run);
+    poll_fn(|cx| {
+        let (_, _, passed_on) = world.come_to(Point::Poll, Moment::Before);
+        // What is done to the node is done before this poll, not after it.
+        if passed_on { Poll::Pending } else { run.as_mut().poll(cx) }
+    })
+    .await
+}
+
+fn build(plan: &Plan, world: &Arc<World>, client: Arc<Client>) -> Engine<Capture, Documents, Index> {
+    let of = &plan.engine;
+    let millis = Duration::from_millis;
+    let mut policies = FailurePolicies::default();
+    for index in plan.schema.indexes.iter().filter(|index| index.skips) {
+        policies = policies.with_override(&index.name, FailurePolicy::Skip);
+    }
+    Engine::new(Capture(client.clone()), Documents(client.clone()), Index(client.clone()))
+        .with_quarantine(Store(client))
+        .with_observer(Ear::new(world.clone()))
+        .with_failure_policies(policies)
+        .with_batch(BatchPolicy {
+            max_changes: of.max_changes,
+            max_documents: of.max_documents,
+            max_bytes: of.max_bytes,
+            max_delay: millis(of.max_delay_ms),
+        })
+        .with_limits(Limits {
+            changes: of.changes,
+            documents: of.documents,
+            resolves: of.resolves,
+            resolve_changes: of.resolve_changes,
+            builds: of.builds,
+            flushes: of.flushes,
+            units: of.units,
+            backfill_rows: of.backfill_rows,
+            backfill_share: of.backfill_share,
+        })
+        .with_retry(RetryPolicy {
+            delay_min: millis(of.retry_min_ms),
+            delay_max: millis(of.retry_max_ms),
+            attempts: of.attempts,
+            attempt_timeout: millis(of.attempt_ms),
+            seed: Some(plan.seed),
+        })
+        .with_alarms(Alarms::default())
+        .with_cursor_interval(millis(of.cursor_interval_ms))
+        .with_grace(millis(of.grace_ms))
+}
+
+/// A run ends because it was drained, or for a reason that a fault explains.
+fn judge_end(world: &World, outcome: &Result<Report, EngineError>, drained: bool) {
+    let healed = world.with(|state| state.healed);
+    match outcome {
+        Ok(report) => {
+            world.say(Lane::Engine, format_args!("run ended: {} unacknowledged", report.unacknowledged));
+            if !drained {
+                world.fail(Check::Ended, "a run ended, though its stream goes on".to_owned());
+            }
+        }
+        Err(EngineError::Failed { .. }) if !healed => {}
+        Err(EngineError::DocumentsRejected(..)) if !healed && is_poisoned(&world.plan) => {}
+        Err(error) => world.fail(Check::Ended, format!("a run ended without a reason: {error}")),
+    }
+}
+
+/// Whether some document may be refused for its content.
+fn is_poisoned(plan: &Plan) -> bool {
+    let poisons =
+        |statement: &Statement| matches!(statement, Statement::Put { poison, .. } if *poison != Poison::None);
+    let refuses =
+        |act: &crate::plan::Act| matches!(act, crate::plan::Act::Fail { kind: crate::plan::Kind::Content });
+    plan.rows.iter().any(poisons)
+        || plan.workload.iter().any(|transaction| transaction.statements.iter().any(poisons))
+        || plan.faults.iter().any(|fault| refuses(&fault.act))
+}
+
+/// The engine's node dies: what that cut short.
+pub(crate) fn on_killed(world: &World) {
+    let now_us = world.now_us();
+    world.with(|state| {
+        if state.is_running && state.gauges.flushed_since_confirm {
+            state.mark(Mark::CrashBetweenFlushAndAck);
+        }
+        if state.gauges.under_way(Point::Build, now_us) > 0 {
+            state.mark(Mark::CrashDuringBuild);
+        }
+        if state.database.slot.is_none() && state.database.slots > 0 {
+            state.mark(Mark::PositionLostAndCrash);
+        }
+        state.is_running = false;
+        state.drain_within_ms = None;
+    });
+}

@@ -1,0 +1,256 @@
+//! What the index holds: documents, markers and cursors in physical indexes, a quarantine, an epoch; and what is staged
+//! and would be torn by a crash.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use syncline::{Seed, SeedState};
+
+use crate::judge::{Broken, Judge};
+use crate::outcome::Check;
+use crate::random::mix;
+use crate::tables::{Body, Doc};
+
+/// Which run wrote, and which of its builds.
+pub(crate) type Version = (u64, u64);
+
+/// One thing that becomes durable, or is torn off by a crash.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    Begin(u64),
+    Create {
+        index: usize,
+        generation: u64,
+    },
+    Write {
+        generation: u64,
+        doc: Doc,
+        version: Version,
+        body: Option<Body>,
+        run: u64,
+    },
+    /// A new physical index takes the place of the old one.
+    Clear {
+        index: usize,
+        generation: u64,
+        order: (u64, u64),
+    },
+    Marker {
+        generation: u64,
+        seed: Seed,
+        state: SeedState,
+    },
+    Record(Doc, Version),
+    Release(Doc, Version),
+}
+
+struct Stored {
+    version: Version,
+    /// Nothing: a tombstone.
+    body: Option<Body>,
+}
+
+/// A physical index.
+pub(crate) struct Generation {
+    pub(crate) index: usize,
+    documents: BTreeMap<Doc, Stored>,
+    pub(crate) marker: Option<(Seed, SeedState)>,
+}
+
+/// What came of things that became durable, for marks and traces.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    pub(crate) writes: u64,
+    pub(crate) stale: u64,
+    pub(crate) dead: u64,
+    /// Runs whose writes landed.
+    pub(crate) runs: BTreeSet<u64>,
+    pub(crate) broken: Option<Broken>,
+}
+
+pub(crate) struct Index {
+    checks_versions: bool,
+    checks_epochs: bool,
+    pub(crate) generations: BTreeMap<u64, Generation>,
+    /// The physical index of each index, where there is one.
+    pub(crate) current: Vec<Option<u64>>,
+    next_generation: u64,
+    next_epoch: u64,
+    pub(crate) epoch: u64,
+    /// The quarantine: how new what was refused is.
+    pub(crate) recorded: BTreeMap<Doc, Version>,
+    /// The newest clear of each index, by run and request: an older one that lands late is not obeyed.
+    cleared: Vec<(u64, u64)>,
+    staged: VecDeque<(u64, Op)>,
+    next_op: u64,
+}
+
+impl Index {
+    pub(crate) fn new(indexes: usize, checks_versions: bool, checks_epochs: bool) -> Self {
+        Self {
+            checks_versions,
+            checks_epochs,
+            generations: BTreeMap::new(),
+            current: vec![None; indexes],
+            next_generation: 1,
+            next_epoch: 0,
+            epoch: 0,
+            recorded: BTreeMap::new(),
+            cleared: vec![(0, 0); indexes],
+            staged: VecDeque::new(),
+            next_op: 0,
+        }
+    }
+
+    /// Stages things: the number to sync up to.
+    pub(crate) fn stage(&mut self, ops: impl IntoIterator<Item = Op>) -> u64 {
+        for op in ops {
+            self.staged.push_back((self.next_op, op));
+            self.next_op += 1;
+        }
+        self.next_op
+    }
+
+    pub(crate) fn begin(&mut self, least: u64) -> u64 {
+        self.next_epoch = (self.next_epoch + 1).max(least);
+        self.next_epoch
+    }
+
+    pub(crate) fn new_generation(&mut self) -> u64 {
+        self.next_generation += 1;
+        self.next_generation - 1
+    }
+
+    pub(crate) fn generation(&self, index: usize) -> Option<&Generation> {
+        self.generations.get(&self.current[index]?)
+    }
+
+    /// Whether a request of this epoch comes from a run that another one has followed.
+    pub(crate) fn is_dead(&self, epoch: u64) -> bool {
+        self.checks_epochs && epoch < self.epoch
+    }
+
+    /// What an index holds.
+    pub(crate) fn contents(&self, index: usize) -> impl Iterator<Item = (&Doc, &Body)> {
+        let documents = self.generation(index).into_iter().flat_map(|generation| &generation.documents);
+        documents.filter_map(|(doc, stored)| Some((doc, stored.body.as_ref()?)))
+    }
+
+    pub(crate) fn body(&self, generation: u64, doc: &Doc) -> Option<&Body> {
+        self.generations.get(&generation)?.documents.get(doc)?.body.as_ref()
+    }
+
+    /// Everything staged before this number becomes durable, in order.
+    pub(crate) fn sync(&mut self, before: u64, judge: &mut Judge, since: impl Fn(&Seed) -> u64) -> Settled {
+        let mut settled = Settled::default();
+        while self.staged.front().is_some_and(|(number, _)| *number < before) {
+            let Some((_, op)) = self.staged.pop_front() else { break };
+            self.settle(op, judge, &since, &mut settled);
+        }
+        settled
+    }
+
+    /// The node dies: of what is staged, some things became durable, whichever the salt says. Returns them, and how many
+    /// did not.
+    pub(crate) fn crash(
+        &mut self,
+        salt: u64,
+        judge: &mut Judge,
+        since: impl Fn(&Seed) -> u64,
+    ) -> (Settled, usize) {
+        let mut settled = Settled::default();
+        let mut lost = 0;
+        for (number, op) in std::mem::take(&mut self.staged) {
+            if mix(salt ^ number).is_multiple_of(2) {
+                self.settle(op, judge, &since, &mut settled);
+            } else {
+                lost += 1;
+            }
+        }
+        (settled, lost)
+    }
+
+    fn settle(&mut self, op: Op, judge: &mut Judge, since: &impl Fn(&Seed) -> u64, settled: &mut Settled) {
+        match op {
+            Op::Begin(epoch) => self.epoch = self.epoch.max(epoch),
+            Op::Create { index, generation } => {
+                if self.current[index].is_none() {
+                    self.replace(index, generation);
+                }
+            }
+            Op::Write { generation, doc, version, body, run } => {
+                if self.is_dead(version.0) {
+                    settled.dead += 1;
+                    return;
+                }
+                let Some(physical) = self.generations.get_mut(&generation) else { return };
+                let newer = physical.documents.get(&doc).is_some_and(|stored| stored.version > version);
+                if self.checks_versions && newer {
+                    settled.stale += 1;
+                    return;
+                }
+                settled.writes += 1;
+                settled.runs.insert(run);
+                let text = body.as_ref().map(|body| &body.text);
+                if let Err(broken) = judge.on_written(generation, &doc, text) {
+                    settled.broken.get_or_insert(broken);
+                }
+                physical.documents.insert(doc, Stored { version, body });
+            }
+            Op::Clear { index, generation, order } => {
+                if order > self.cleared[index] {
+                    self.cleared[index] = order;
+                    self.replace(index, generation);
+                }
+            }
+            Op::Marker { generation, seed, state } => {
+                let is_mark = state == SeedState::Seeded;
+                let Some(physical) = self.generations.get_mut(&generation) else { return };
+                physical.marker = Some((seed.clone(), state));
+                if is_mark {
+                    if let Err(broken) = self.judge_mark(generation, &seed, judge, since(&seed)) {
+                        settled.broken.get_or_insert(broken);
+                    }
+                }
+            }
+            Op::Record(doc, version) => {
+                let held = self.recorded.entry(doc).or_default();
+                *held = version.max(*held);
+            }
+            Op::Release(doc, version) => {
+                // One that lands late must not take a newer record with it.
+                if self.recorded.get(&doc).is_some_and(|held| *held <= version) {
+                    self.recorded.remove(&doc);
+                }
+            }
+        }
+    }
+
+    fn judge_mark(&self, generation: u64, seed: &Seed, judge: &Judge, since: u64) -> Result<(), Broken> {
+        let Some(physical) = self.generations.get(&generation) else { return Ok(()) };
+        let text = |doc: &Doc| -> Option<Arc<str>> { Some(self.body(generation, doc)?.text.clone()) };
+        judge.on_marked(physical.index, since, text, &self.recorded)?;
+        for (doc, stored) in &physical.documents {
+            let other = |body: &Body| body.definition.to_string() != seed.definition.as_str();
+            if stored.body.as_ref().is_some_and(other) && !self.recorded.contains_key(doc) {
+                let what = format!("index {} was marked, but {doc:?} is defined otherwise", physical.index);
+                return Err((Check::Complete, what));
+            }
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, index: usize, generation: u64) {
+        if let Some(old) = self.current[index].replace(generation) {
+            self.generations.remove(&old);
+        }
+        let physical = Generation { index, documents: BTreeMap::new(), marker: None };
+        self.generations.insert(generation, physical);
+    }
+
+    /// Someone deletes an index. Returns whether there was one.
+    pub(crate) fn delete(&mut self, index: usize) -> bool {
+        let old = self.current.get_mut(index).and_then(Option::take);
+        old.is_some_and(|old| self.generations.remove(&old).is_some())
+    }
+}

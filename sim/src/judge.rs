@@ -1,0 +1,158 @@
+//! The checks of safety, at every step, from what the nodes hold durably and what the tables ever were: they know nothing
+//! of the engine's bookkeeping.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::index::Version;
+use crate::outcome::Check;
+use crate::tables::Doc;
+
+/// A broken promise, in words.
+pub(crate) type Broken = (Check, String);
+
+/// What a document was, from which position on.
+type History = Vec<(u64, Option<Arc<str>>)>;
+
+/// What is known of the documents, beside the engine.
+#[derive(Default)]
+pub(crate) struct Judge {
+    /// What each document ever was by the tables. Before its first entry there was none.
+    history: BTreeMap<Doc, History>,
+    /// The documents by the positions at which they changed, and whether a row of their own did, not only one that they
+    /// refer to.
+    changed: BTreeMap<u64, Vec<(Doc, bool)>>,
+    /// Where a row of their own changed last.
+    changed_itself: BTreeMap<Doc, u64>,
+    /// The newest state of each document that was ever durable: its place in the history.
+    durable: BTreeMap<Doc, usize>,
+    /// The oldest state that a document of a physical index may still show: its place in the history.
+    shown: BTreeMap<(u64, Doc), usize>,
+    /// Positions from which the source could resume.
+    checkpoints: BTreeSet<u64>,
+    /// Everything up to here was judged when it was confirmed.
+    judged: u64,
+}
+
+impl Judge {
+    /// A document became this at a position; by a row of its own, or by one that it refers to.
+    pub(crate) fn on_truth(&mut self, doc: &Doc, at: u64, itself: bool, text: Option<Arc<str>>) {
+        let history = self.history.entry(doc.clone()).or_insert_with(|| vec![(0, None)]);
+        let last = history.last_mut().expect("a history begins with nothing");
+        if last.1 == text {
+            return;
+        }
+        if last.0 == at {
+            last.1 = text;
+        } else {
+            history.push((at, text));
+        }
+        self.changed.entry(at).or_default().push((doc.clone(), itself));
+        if itself {
+            self.changed_itself.insert(doc.clone(), at);
+        }
+    }
+
+    /// The source could resume from here.
+    pub(crate) fn on_checkpoint(&mut self, at: u64) {
+        self.checkpoints.insert(at);
+    }
+
+    /// The place of the state that a document has at a position.
+    fn place(&self, doc: &Doc, at: u64) -> usize {
+        let history = self.history.get(doc).map_or(&[][..], Vec::as_slice);
+        history.partition_point(|(position, _)| *position <= at).saturating_sub(1)
+    }
+
+    /// A write became durable in a physical index. Whether the document goes forward, and is what it once was.
+    pub(crate) fn on_written(
+        &mut self,
+        generation: u64,
+        doc: &Doc,
+        text: Option<&Arc<str>>,
+    ) -> Result<(), Broken> {
+        let nothing = vec![(0, None)];
+        let history = self.history.get(doc).unwrap_or(&nothing);
+        let shown = self.shown.entry((generation, doc.clone())).or_default();
+        let matches = |state: &(u64, Option<Arc<str>>)| state.1.as_ref() == text;
+        let Some(next) = (*shown..history.len()).find(|at| matches(&history[*at])) else {
+            let words = match history.iter().any(matches) {
+                true => "goes back in time, to",
+                false => "is what it never was:",
+            };
+            let now = history[*shown].1.as_deref().unwrap_or("nothing");
+            let text = text.map_or("nothing", |text| text);
+            return Err((Check::Forward, format!("{doc:?} {words} `{text}`, from `{now}`")));
+        };
+        *shown = next;
+        let newest = history.iter().rposition(matches).unwrap_or(next);
+        let durable = self.durable.entry(doc.clone()).or_default();
+        *durable = newest.max(*durable);
+        Ok(())
+    }
+
+    /// A position is confirmed. Whether everything up to it is durable, transaction by transaction, or recorded.
+    pub(crate) fn on_confirm(
+        &mut self,
+        since: u64,
+        position: u64,
+        recorded: &BTreeMap<Doc, Version>,
+    ) -> Result<(), Broken> {
+        if !self.checkpoints.contains(&position) {
+            let what = format!("@{position} was confirmed, which stands inside a transaction");
+            return Err((Check::Whole, what));
+        }
+        let from = self.judged.max(since);
+        if position <= from {
+            return Ok(());
+        }
+        for (at, docs) in self.changed.range(from + 1..=position) {
+            for (doc, itself) in docs {
+                let durable = self.durable.get(doc).copied().unwrap_or_default();
+                if durable >= self.place(doc, *at) || recorded.contains_key(doc) {
+                    continue;
+                }
+                // Who refers to a row is looked up later than it changed. One that has turned away by then is not found,
+                // and is owed by the change that turned it.
+                if !itself && self.changed_itself.get(doc).is_some_and(|turned| turned > at) {
+                    continue;
+                }
+                let what = format!("@{position} was confirmed, but {doc:?} as of @{at} is not durable");
+                return Err((Check::Durable, what));
+            }
+        }
+        self.judged = position;
+        Ok(())
+    }
+
+    /// An index is marked as seeded since a position. Whether every document that stood there then is durable in it, as it
+    /// was then or later, or recorded, and nothing else stands in it.
+    pub(crate) fn on_marked(
+        &self,
+        index: usize,
+        since: u64,
+        contents: impl Fn(&Doc) -> Option<Arc<str>>,
+        recorded: &BTreeMap<Doc, Version>,
+    ) -> Result<(), Broken> {
+        let first = Doc { index, key: Vec::new() };
+        for (doc, history) in self.history.range(first..) {
+            if doc.index != index {
+                break;
+            }
+            let text = contents(doc);
+            let from = self.place(doc, since);
+            if history[from..].iter().all(|state| state.1 != text) && !recorded.contains_key(doc) {
+                let text = text.as_deref().unwrap_or("nothing");
+                let what = format!("index {index} was marked, but {doc:?} is `{text}` as before @{since}");
+                return Err((Check::Complete, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// The positions after one, up to another, at which documents changed, and how many.
+    pub(crate) fn changed_between(&self, after: u64, to: u64) -> impl Iterator<Item = (u64, usize)> {
+        let range = if after < to { after + 1..to + 1 } else { 0..0 };
+        self.changed.range(range).map(|(at, docs)| (*at, docs.len()))
+    }
+}

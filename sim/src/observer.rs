@@ -1,0 +1,75 @@
+//! What the engine says of itself: for the trace and the marks, never for a check.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use syncline::error::Stage;
+use syncline::{
+    BatchStats, DocumentId, EngineError, Fault, FaultKind, IndexName, Lane as Flow, Observer,
+    RejectedDocument,
+};
+
+use crate::marks::Mark;
+use crate::trace::Lane;
+use crate::world::World;
+
+pub(crate) struct Ear {
+    world: Arc<World>,
+    seeding: AtomicBool,
+}
+
+impl Ear {
+    pub(crate) fn new(world: Arc<World>) -> Self {
+        Self { world, seeding: AtomicBool::new(false) }
+    }
+}
+
+impl Observer for Ear {
+    fn on_backfill_started(&self, indexes: &[IndexName]) {
+        self.seeding.store(true, Ordering::Relaxed);
+        self.world.say(Lane::Seed, format_args!("backfill of {indexes:?} started"));
+    }
+
+    fn on_index_seeded(&self, index: &IndexName) {
+        self.world.say(Lane::Seed, format_args!("{index} is seeded"));
+    }
+
+    fn on_backfill_completed(&self) {
+        self.seeding.store(false, Ordering::Relaxed);
+        self.world.say(Lane::Seed, format_args!("backfill completed"));
+    }
+
+    fn on_changes_captured(&self, count: usize) {
+        self.world.say(Lane::Capture, format_args!("captured {count}"));
+    }
+
+    fn on_batch_committed(&self, stats: &BatchStats) {
+        if stats.lane == Flow::Live && self.seeding.load(Ordering::Relaxed) {
+            self.world.mark(Mark::LiveDuringBackfill);
+        }
+    }
+
+    fn on_document_quarantined(&self, document: &RejectedDocument, attempts: u32) {
+        self.world.say(Lane::Flush, format_args!("quarantined {} after {attempts}", document.id));
+    }
+
+    fn on_document_released(&self, id: &DocumentId) {
+        self.world.say(Lane::Flush, format_args!("released {id}"));
+    }
+
+    fn on_retry(&self, stage: Stage, attempt: u32, delay: Duration, fault: &Fault) {
+        let until_us = self.world.now_us() + delay.as_micros() as u64;
+        self.world.with(|state| state.gauges.retry_until_us = until_us);
+        self.world.say(Lane::Engine, format_args!("{stage} again after {attempt}: {fault}"));
+    }
+
+    fn on_error(&self, error: &EngineError) {
+        if let EngineError::Failed { attempts, fault, .. } = error {
+            if *attempts > 1 && fault.kind() == FaultKind::Transient {
+                self.world.mark(Mark::GaveUp);
+            }
+        }
+        self.world.say(Lane::Engine, format_args!("ended: {error}"));
+    }
+}

@@ -1,0 +1,477 @@
+//! A run as plain data: everything that a simulation does follows from its [`Plan`].
+//!
+//! A seed is only a way to draw one ([`draw`](crate::draw)). A plan is kept, edited, reduced and replayed; it stays valid
+//! where the drawing, or the number of random decisions of a build, changes.
+
+use serde::{Deserialize, Serialize};
+
+/// A whole run: the world, what happens in it, and what goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// What the run shows, or what it once broke, in a sentence.
+    pub title: String,
+    /// Decides the order of tasks, the latencies within their spans, and nothing of the plan itself.
+    pub seed: u64,
+    /// The tables, and the indexes over them.
+    pub schema: Schema,
+    /// The rows that are there before anything is captured.
+    pub rows: Vec<Statement>,
+    /// What is committed while the engine runs.
+    pub workload: Vec<Transaction>,
+    /// How the database behaves.
+    pub source: Source,
+    /// How the index behaves.
+    pub sink: Sink,
+    /// How the network behaves.
+    pub network: Network,
+    /// How the engine is configured.
+    pub engine: Engine,
+    /// What goes wrong, in any order.
+    pub faults: Vec<Fault>,
+}
+
+/// The tables, and the indexes over them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schema {
+    /// The tables.
+    pub tables: Vec<Table>,
+    /// The indexes.
+    pub indexes: Vec<Index>,
+}
+
+/// A table. Its rows have a key of integers and refer to rows of other tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// How many columns its key has.
+    pub key_columns: usize,
+    /// What its rows refer to, each by the first column of the other table's key.
+    pub refs: Vec<Ref>,
+}
+
+/// A column that refers to the rows of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ref {
+    /// The table referred to.
+    pub table: String,
+    /// Where the column is a part of the key: which. Else it is a column of its own.
+    pub key_column: Option<usize>,
+}
+
+/// An index: a document for each row of its root table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Index {
+    /// Its name.
+    pub name: String,
+    /// Its root table.
+    pub root: String,
+    /// Tables that refer to the root: their rows are parts of its documents.
+    pub children: Vec<String>,
+    /// Tables that the root refers to: their rows are parts of its documents.
+    pub parents: Vec<String>,
+    /// A table whose rows are parts of every document.
+    pub everywhere: Option<String>,
+    /// Whether documents that fail are quarantined, instead of ending the run.
+    pub skips: bool,
+}
+
+/// What is done to one row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum Statement {
+    /// Inserts or updates a row. Each commit gives it another value.
+    Put {
+        /// The table.
+        table: String,
+        /// The key.
+        key: Vec<i64>,
+        /// The refs that are columns of their own, in the order of the table's.
+        refs: Vec<i64>,
+        /// How many bytes the row brings to its documents, besides.
+        bytes: usize,
+        /// Who will not have it.
+        poison: Poison,
+    },
+    /// Deletes a row, if it is there.
+    Remove {
+        /// The table.
+        table: String,
+        /// The key.
+        key: Vec<i64>,
+    },
+    /// Gives a row another key, if it is there and the other is free.
+    Rekey {
+        /// The table.
+        table: String,
+        /// The key before.
+        from: Vec<i64>,
+        /// The key after.
+        to: Vec<i64>,
+    },
+}
+
+/// Who will not have the documents of which a row is the root, until the world is healed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Poison {
+    /// Nobody.
+    #[default]
+    None,
+    /// The index rejects the document, among others of its request.
+    Rejected,
+    /// The index refuses the whole request.
+    Refused,
+    /// The builder cannot build it.
+    Unbuildable,
+}
+
+/// Some statements, committed at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transaction {
+    /// So long after the one before.
+    pub after_ms: u64,
+    /// What it does. Nothing: something that no table of the schema shows.
+    pub statements: Vec<Statement>,
+}
+
+/// The least and the most of something that is drawn anew each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Span {
+    /// The least.
+    pub min: u64,
+    /// The most.
+    pub max: u64,
+}
+
+/// How the database behaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Whether changes carry the row as it was before.
+    pub before_images: bool,
+    /// The most items of one answer of the stream.
+    pub stream_items: usize,
+    /// How long an idle stream waits before it gives a checkpoint.
+    pub keepalive_ms: u64,
+    /// How long after its commit a transaction is seen by readers; it is streamed at once.
+    pub visible_us: Span,
+    /// How much later still the replica that all reads go to has it.
+    pub replica_lag_us: Span,
+    /// Of so many confirms one is made durable; the rest is lost when the node crashes. 0 and 1: every one.
+    pub durable_confirms: u64,
+    /// The most rows of one page of a snapshot.
+    pub page_rows: usize,
+    /// How long a query takes.
+    pub query_us: Span,
+}
+
+/// How the index behaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sink {
+    /// Whether it refuses a write that is older than what it holds. Where it does not, it takes a request only while its
+    /// sender waits for the answer.
+    pub checks_versions: bool,
+    /// Whether it refuses requests of earlier runs.
+    pub checks_epochs: bool,
+    /// How many flushes it says it takes at once.
+    pub concurrency: usize,
+    /// How long until a request is staged.
+    pub stage_us: Span,
+    /// How long until what is staged is durable.
+    pub sync_us: Span,
+    /// A request with more documents than this is refused as too large; 0: no limit.
+    pub request_documents: usize,
+}
+
+/// How the network behaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// How long a message travels.
+    pub latency_us: Span,
+    /// So many of a million messages are lost.
+    pub lost_ppm: u32,
+}
+
+/// How the engine is configured, as in `syncline::config`, and how soon it comes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    /// `BatchPolicy::max_changes`.
+    pub max_changes: usize,
+    /// `BatchPolicy::max_documents`.
+    pub max_documents: usize,
+    /// `BatchPolicy::max_bytes`.
+    pub max_bytes: usize,
+    /// `BatchPolicy::max_delay`.
+    pub max_delay_ms: u64,
+    /// `Limits::changes`.
+    pub changes: usize,
+    /// `Limits::documents`.
+    pub documents: usize,
+    /// `Limits::resolves`.
+    pub resolves: usize,
+    /// `Limits::resolve_changes`.
+    pub resolve_changes: usize,
+    /// `Limits::builds`.
+    pub builds: usize,
+    /// `Limits::flushes`.
+    pub flushes: usize,
+    /// `Limits::units`.
+    pub units: usize,
+    /// `Limits::backfill_rows`.
+    pub backfill_rows: usize,
+    /// `Limits::backfill_share`.
+    pub backfill_share: u32,
+    /// `RetryPolicy::delay_min`.
+    pub retry_min_ms: u64,
+    /// `RetryPolicy::delay_max`.
+    pub retry_max_ms: u64,
+    /// `RetryPolicy::attempts`.
+    pub attempts: u32,
+    /// `RetryPolicy::attempt_timeout`.
+    pub attempt_ms: u64,
+    /// `Config::cursor_interval`.
+    pub cursor_interval_ms: u64,
+    /// `Config::grace`.
+    pub grace_ms: u64,
+    /// How long after the end of a run the next one starts.
+    pub restart_ms: u64,
+}
+
+/// One thing that goes wrong, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// When.
+    pub at: At,
+    /// What.
+    pub act: Act,
+}
+
+/// The `nth` time that the run comes to a place, from 0. Places are counted over all restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct At {
+    /// The place.
+    pub point: Point,
+    /// On which side of it.
+    pub moment: Moment,
+    /// Which time.
+    pub nth: u32,
+}
+
+/// A place that a run comes to: a request at the node that serves it, or a step of a node's own. In flow order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Point {
+    /// A transaction of the workload is committed.
+    Commit,
+    /// The engine starts.
+    Start,
+    /// The main task of the engine is polled. [`Moment::Before`] only.
+    Poll,
+    /// A run begins at the index.
+    Begin,
+    /// An index is ensured.
+    Ensure,
+    /// The quarantine is loaded.
+    Load,
+    /// The capture is opened.
+    Open,
+    /// The stream is asked for more.
+    Stream,
+    /// Parents are looked up for changes.
+    Resolve,
+    /// Documents are built.
+    Build,
+    /// Documents are written.
+    Flush,
+    /// The index is told that it is caught up.
+    CaughtUp,
+    /// Documents are quarantined.
+    Record,
+    /// Documents leave the quarantine.
+    Release,
+    /// A position is confirmed.
+    Confirm,
+    /// The index is asked how far it is seeded.
+    SeedState,
+    /// An index is cleared.
+    Clear,
+    /// A cursor is saved.
+    Cursor,
+    /// A snapshot is asked for a page of rows.
+    Scan,
+    /// An index is marked as seeded.
+    Mark,
+    /// The lag is read.
+    Lag,
+}
+
+/// A side of a [`Point`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moment {
+    /// The request has arrived, nothing is done yet.
+    Before,
+    /// It is done and durable, not answered yet.
+    After,
+}
+
+/// What goes wrong. What concerns a request concerns the one that came to the point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum Act {
+    /// It is answered with a failure: before, and not done; or after it was done all the same.
+    Fail {
+        /// What the failure says.
+        kind: Kind,
+    },
+    /// It is lost before it is done, or its answer after.
+    Lose,
+    /// It is held before it is done, and done all the same though its sender may have given up or died; or its answer is
+    /// held.
+    Hold {
+        /// For so long.
+        ms: u64,
+    },
+    /// One in so many of a flush's documents are throttled.
+    Throttle {
+        /// One in so many; not 0.
+        one_in: u32,
+    },
+    /// The stream goes back so many items, as far as the transaction they belong to goes.
+    Redeliver {
+        /// How many.
+        items: usize,
+    },
+    /// The connection of the stream is lost.
+    BreakStream,
+    /// A node dies, losing what is not durable, and comes back.
+    Kill {
+        /// Which.
+        node: Node,
+        /// After so long.
+        restart_ms: u64,
+    },
+    /// A node does nothing for a while.
+    Pause {
+        /// Which.
+        node: Node,
+        /// For so long.
+        ms: u64,
+    },
+    /// A node neither hears nor is heard.
+    Cut {
+        /// Which.
+        node: Node,
+        /// For so long.
+        ms: u64,
+    },
+    /// The replica gets nothing.
+    StallReplica {
+        /// For so long.
+        ms: u64,
+    },
+    /// The database refuses the engine's credentials, or the index does.
+    RefuseCredentials {
+        /// Which of them.
+        node: Node,
+        /// For so long.
+        ms: u64,
+    },
+    /// The resume point is dropped. The next opening makes another one.
+    LosePosition,
+    /// An index is deleted by hand, with its marker and cursor.
+    DeleteIndex {
+        /// Which: its place in the schema.
+        index: usize,
+    },
+    /// The documents of an index are defined otherwise from the next start on.
+    Redefine {
+        /// Which: its place in the schema.
+        index: usize,
+    },
+    /// The engine is asked to drain, and starts again once it has ended.
+    Drain {
+        /// Its deadline.
+        within_ms: u64,
+    },
+}
+
+/// What a failure says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Try again.
+    Transient,
+    /// Never like this.
+    Content,
+    /// Never.
+    Fatal,
+}
+
+/// A node of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Node {
+    /// The database.
+    Database,
+    /// The index.
+    Index,
+    /// The engine.
+    Engine,
+}
+
+impl Act {
+    /// Its name in tables and traces.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Fail { kind: Kind::Transient } => "fail",
+            Self::Fail { kind: Kind::Content } => "refuse content",
+            Self::Fail { kind: Kind::Fatal } => "fail for good",
+            Self::Lose => "lose message",
+            Self::Hold { .. } => "hold message",
+            Self::Throttle { .. } => "throttle",
+            Self::Redeliver { .. } => "redeliver",
+            Self::BreakStream => "break stream",
+            Self::Kill { node: Node::Database, .. } => "kill database",
+            Self::Kill { node: Node::Index, .. } => "kill index",
+            Self::Kill { node: Node::Engine, .. } => "kill engine",
+            Self::Pause { .. } => "pause node",
+            Self::Cut { .. } => "cut off node",
+            Self::StallReplica { .. } => "stall replica",
+            Self::RefuseCredentials { .. } => "refuse credentials",
+            Self::LosePosition => "lose position",
+            Self::DeleteIndex { .. } => "delete index",
+            Self::Redefine { .. } => "redefine index",
+            Self::Drain { .. } => "drain",
+        }
+    }
+}
+
+impl Plan {
+    /// The plan that a text holds. Errors: where the text is none, and why.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// The plan as a text that people can read and edit.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a plan is plain data, with text for keys");
+        text.push('\n');
+        text
+    }
+}

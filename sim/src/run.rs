@@ -1,0 +1,249 @@
+//! A plan becomes an outcome: the world is made, lives through its workload and its faults, heals, and must converge.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use madsim::Config;
+use madsim::runtime::{Handle, NodeHandle, Runtime};
+use syncline::SeedState;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::chaos::{Chaos, Nodes};
+use crate::engine::engine;
+use crate::marks::Mark;
+use crate::outcome::{Check, Failure, Outcome};
+use crate::plan::{Act, Moment, Node, Plan, Point, Statement, Transaction};
+use crate::serve::{address, serve};
+use crate::tables::Doc;
+use crate::trace::Lane;
+use crate::world::{World, incarnation_of};
+
+/// How long the faults may go on after the workload.
+const STORM_MAX: Duration = Duration::from_secs(5);
+/// Once healed, everything must be acknowledged and converged within this.
+const LIVENESS_MAX: Duration = Duration::from_secs(120);
+
+/// Runs a plan in a world of its own. The same plan gives the same outcome, with the same trace. Errors: the first promise
+/// that was broken.
+pub fn simulate(plan: &Plan) -> Result<Outcome, Failure> {
+    let world: Arc<Mutex<Option<Arc<World>>>> = Arc::default();
+    let (inside, plan_inside) = (world.clone(), plan.clone());
+    let life = move || live(&plan_inside, &inside);
+    // The order of a hash map is drawn once for each thread: a fresh one makes it follow from the seed alone.
+    #[expect(clippy::disallowed_methods, reason = "the thread is joined, and alone with its world")]
+    let thread = std::thread::spawn(life);
+    let joined = thread.join();
+    let world = world.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let verdict = world.map_or_else(|| Ok(Outcome::default()), |world| world.verdict());
+    match (joined, verdict) {
+        (Ok(Ok(())), verdict) | (_, verdict @ Err(_)) => verdict,
+        (Ok(Err(what)), Ok(outcome)) => Err(failure(Check::Panic, what, outcome)),
+        (Err(panic), Ok(outcome)) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(failure(Check::Panic, text.unwrap_or("something panicked").to_owned(), outcome))
+        }
+    }
+}
+
+fn failure(check: Check, what: String, outcome: Outcome) -> Failure {
+    Failure { check, what, at_us: outcome.simulated_us, outcome: Box::new(outcome) }
+}
+
+fn live(plan: &Plan, outside: &Mutex<Option<Arc<World>>>) -> Result<(), String> {
+    let mut config = Config::default();
+    let latency = plan.network.latency_us;
+    config.net.send_latency =
+        Duration::from_micros(latency.min)..Duration::from_micros(latency.max.max(latency.min) + 1);
+    config.net.packet_loss_rate = f64::from(plan.network.lost_ppm) / 1e6;
+    let runtime = Runtime::with_seed_and_config(plan.seed, config);
+    runtime.block_on(async {
+        let (world, acts) = World::new(plan.clone())?;
+        *outside.lock().unwrap_or_else(PoisonError::into_inner) = Some(world.clone());
+        let (chaos, nodes) = populate(&world, acts);
+        tokio::select! {
+            biased;
+            () = world.failed.notified() => {}
+            () = history(&world, &chaos) => {}
+        }
+        // A runtime whose nodes are alive is never freed.
+        for node in nodes {
+            Handle::current().kill(node.id());
+        }
+        sleep(Duration::from_millis(2)).await;
+        Ok(())
+    })
+}
+
+/// Makes the nodes.
+fn populate(world: &Arc<World>, acts: mpsc::UnboundedReceiver<Act>) -> (Arc<Chaos>, Vec<NodeHandle>) {
+    let handle = Handle::current();
+    let serving = |node: Node, name: &str| {
+        let world = world.clone();
+        let ip: IpAddr = address(node).ip();
+        handle.create_node().name(name).ip(ip).init(move || serve(world.clone(), node)).build()
+    };
+    let database = serving(Node::Database, "database");
+    let index = serving(Node::Index, "index");
+    let running = world.clone();
+    let ip = address(Node::Engine).ip();
+    let engine = handle.create_node().name("engine").ip(ip).init(move || engine(running.clone())).build();
+    let nodes = Nodes { database: database.id(), index: index.id(), engine: engine.id() };
+    let chaos = Chaos::new(world.clone(), nodes);
+    let reign = handle.create_node().name("chaos").ip(IpAddr::from([10, 0, 0, 4])).build();
+    drop(reign.spawn(chaos.clone().reign(acts)));
+    (chaos, vec![database, index, engine, reign])
+}
+
+/// Workload and faults; then the faults are over, and everything must become right; then all of it once more.
+async fn history(world: &World, chaos: &Chaos) {
+    for transaction in &world.plan.workload {
+        sleep(Duration::from_millis(transaction.after_ms)).await;
+        commit(world, transaction);
+    }
+    let storm_ends = tokio::time::Instant::now() + STORM_MAX;
+    while tokio::time::Instant::now() < storm_ends && unsettled(world).is_some() {
+        sleep(Duration::from_millis(50)).await;
+    }
+    heal(world, chaos).await;
+    if !settles(world, Check::Live).await {
+        return;
+    }
+    let before = contents(world);
+    world.say(Lane::Check, format_args!("converged; now the whole log again"));
+    world.with(|state| state.database.rewind());
+    reboot(chaos).await;
+    if !settles(world, Check::Replay).await {
+        return;
+    }
+    if contents(world) != before {
+        world.fail(Check::Replay, "replaying the whole log changed the indexes".to_owned());
+    }
+    world.say(Lane::Check, format_args!("holds"));
+}
+
+fn commit(world: &World, transaction: &Transaction) {
+    let (nth, _) = world.pass(Point::Commit, Moment::Before);
+    let source = &world.plan.source;
+    let delay_us = world.draw(source.visible_us, Point::Commit, nth);
+    let lag_us = world.draw(source.replica_lag_us, Point::Resolve, nth);
+    let visible_at_us = world.now_us() + delay_us + lag_us;
+    let statements = &transaction.statements;
+    let (position, touched, unseen) = world.with(|state| {
+        let unseen = state.database.slot.is_none() && state.database.slots > 0;
+        let (position, touched) = state.database.commit(
+            &world.shape,
+            statements,
+            source.before_images,
+            visible_at_us,
+            &mut state.judge,
+        );
+        state.outcome.commits += 1;
+        if state.gauges.scans_open && !touched.is_empty() {
+            state.mark(Mark::ChangedUnderScan);
+        }
+        (position, touched, unseen)
+    });
+    world.say(Lane::Source, format_args!("commit @{position}: {} statements, {touched:?}", statements.len()));
+    world.on_dirtied(&touched);
+    for statement in statements {
+        match statement {
+            Statement::Remove { .. } if unseen => world.mark(Mark::VanishedUnseen),
+            Statement::Remove { table, .. } if is_child(world, table) => world.mark(Mark::ChildLeft),
+            Statement::Rekey { .. } => world.mark(Mark::Rekeyed),
+            _ => {}
+        }
+    }
+    world.streamed.notify_waiters();
+    world.pass(Point::Commit, Moment::After);
+}
+
+fn is_child(world: &World, table: &str) -> bool {
+    world.plan.schema.indexes.iter().any(|index| index.children.iter().any(|child| child == table))
+}
+
+/// The faults are over: whatever is down comes back, and nothing goes wrong any more.
+async fn heal(world: &World, chaos: &Chaos) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while world.with(|state| state.outstanding > 0) && tokio::time::Instant::now() < deadline {
+        sleep(Duration::from_millis(10)).await;
+    }
+    world.with(|state| state.healed = true);
+    madsim::net::NetSim::current().update_config(|config| config.packet_loss_rate = 0.0);
+    world.say(Lane::Fault, format_args!("healed"));
+    reboot(chaos).await;
+}
+
+/// The engine dies and comes back, so that what is tried at a start is tried.
+async fn reboot(chaos: &Chaos) {
+    chaos.kill(Node::Engine);
+    sleep(Duration::from_millis(5)).await;
+    chaos.restart(Node::Engine);
+}
+
+/// Waits until everything is acknowledged and converged. Returns whether it was, in time.
+async fn settles(world: &World, check: Check) -> bool {
+    let deadline = tokio::time::Instant::now() + LIVENESS_MAX;
+    let mut wait = Duration::from_millis(2);
+    loop {
+        sleep(wait).await;
+        wait = (wait * 5 / 4).min(Duration::from_millis(200));
+        let Some((what, is_content)) = unsettled(world) else { return true };
+        if tokio::time::Instant::now() >= deadline {
+            let check = if is_content && check == Check::Live { Check::Converged } else { check };
+            world.fail(check, format!("after {LIVENESS_MAX:?} without faults {what}"));
+            return false;
+        }
+    }
+}
+
+/// What is still to be done, and whether it concerns what the indexes hold; `None` where everything is as it should be.
+fn unsettled(world: &World) -> Option<(String, bool)> {
+    world.with(|state| {
+        let Some(slot) = &state.database.slot else {
+            return Some(("there is no position".to_owned(), false));
+        };
+        if slot.confirmed < state.database.newest {
+            let what = format!("@{} is confirmed of @{}", slot.confirmed, state.database.newest);
+            return Some((what, false));
+        }
+        for index in 0..world.names.len() {
+            let marker = state.index.generation(index).and_then(|generation| generation.marker.as_ref());
+            let seeded = marker.is_some_and(|(seed, at)| {
+                *at == SeedState::Seeded
+                    && incarnation_of(seed.stream.as_str()) == Some(slot.incarnation)
+                    && seed.definition.as_str() == state.definitions[index].to_string()
+            });
+            if !seeded {
+                return Some((format!("{} is not seeded: {marker:?}", world.names[index]), false));
+            }
+        }
+        let truth = state.database.tables.documents(&world.shape, state.database.newest);
+        for (doc, body) in &truth {
+            let generation = state.index.current[doc.index].unwrap_or_default();
+            let held = state.index.body(generation, doc);
+            let right = held.is_some_and(|held| {
+                held.text == body.text && held.definition == state.definitions[doc.index]
+            });
+            if !right {
+                return Some((format!("{doc:?} is {held:?}, and should be `{}`", body.text), true));
+            }
+        }
+        for index in 0..world.names.len() {
+            if let Some((doc, _)) = state.index.contents(index).find(|(doc, _)| !truth.contains_key(doc)) {
+                return Some((format!("{doc:?} should not be there"), true));
+            }
+        }
+        state.index.recorded.keys().next().map(|doc| (format!("{doc:?} stands in the quarantine"), true))
+    })
+}
+
+fn contents(world: &World) -> BTreeMap<Doc, Arc<str>> {
+    world.with(|state| {
+        let all = (0..world.names.len()).flat_map(|index| state.index.contents(index));
+        all.map(|(doc, body)| (doc.clone(), body.text.clone())).collect()
+    })
+}
