@@ -1,0 +1,74 @@
+//! The simulation as a test: some hundred seeds, the regressions, and that a run is one run.
+
+#![cfg(madsim)]
+
+use std::fs;
+use std::path::Path;
+
+use sim::draw::draw;
+use sim::plan::Plan;
+use sim::run::simulate;
+use sim::swarm::swarm;
+
+/// `SIM_SEEDS=A..B` runs others.
+#[test]
+fn seeds_hold() {
+    let seeds = std::env::var("SIM_SEEDS").ok();
+    let range = seeds
+        .as_deref()
+        .and_then(|seeds| seeds.split_once(".."))
+        .and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    let swarm = swarm(range.unwrap_or(0..400), 2, |_| {});
+    let broken: Vec<String> = swarm
+        .failures
+        .iter()
+        .map(|(seed, failure)| format!("{failure}\n  cargo sim -- run --seed {seed}"))
+        .collect();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// What once broke stays whole.
+#[test]
+fn plans_hold() {
+    let plans = Path::new(env!("CARGO_MANIFEST_DIR")).join("plans");
+    let mut count = 0;
+    for entry in fs::read_dir(plans).unwrap() {
+        let path = entry.unwrap().path();
+        let plan = Plan::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if let Err(failure) = simulate(&plan) {
+            panic!("{}\n{failure}\n  cargo sim -- replay sim/plans/{name}", plan.title);
+        }
+        count += 1;
+    }
+    assert!(count > 0, "the regressions are there");
+}
+
+#[test]
+fn one_seed_is_one_trace() {
+    for seed in 0..25 {
+        let plan = draw(seed).0;
+        let traces = [simulate(&plan), simulate(&plan)].map(|result| match result {
+            Ok(outcome) => outcome.trace.to_text(),
+            Err(failure) => failure.outcome.trace.to_text(),
+        });
+        assert!(!traces[0].is_empty());
+        assert!(traces[0] == traces[1], "seed {seed} gives two traces");
+    }
+}
+
+#[test]
+fn a_plan_survives_its_text() {
+    for seed in 0..50 {
+        let plan = draw(seed).0;
+        assert_eq!(Plan::parse(&plan.to_text()).unwrap(), plan);
+    }
+}
+
+#[test]
+fn a_plan_that_contradicts_itself_is_refused() {
+    let mut plan = draw(0).0;
+    plan.schema.indexes[0].root = "nothing".to_owned();
+    let failure = simulate(&plan).unwrap_err();
+    assert_eq!(failure.what, "the schema has no table `nothing`");
+}
