@@ -109,7 +109,10 @@ impl Chaos {
                 }
             }
             Act::Redefine { index } => {
-                let redefined = world.with(|state| Some(*state.definitions.get_mut(index)? += 1));
+                let redefined = world.with(|state| {
+                    let _: () = *state.definitions.get_mut(index)? += 1;
+                    Some(())
+                });
                 if redefined.is_some() {
                     world.mark(Mark::Redefined);
                 }

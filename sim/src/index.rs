@@ -207,10 +207,8 @@ impl Index {
                 let is_mark = state == SeedState::Seeded;
                 let Some(physical) = self.generations.get_mut(&generation) else { return };
                 physical.marker = Some((seed.clone(), state));
-                if is_mark {
-                    if let Err(broken) = self.judge_mark(generation, &seed, judge, since(&seed)) {
-                        settled.broken.get_or_insert(broken);
-                    }
+                if is_mark && let Err(broken) = self.judge_mark(generation, &seed, judge, since(&seed)) {
+                    settled.broken.get_or_insert(broken);
                 }
             }
             Op::Record(doc, version) => {

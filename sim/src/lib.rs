@@ -5,7 +5,7 @@
 
 #![cfg(madsim)]
 // The simulated runtime's instant is std's by type, and simulated all the same.
-#![allow(clippy::disallowed_types)]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod cli;
 pub mod draw;

@@ -65,10 +65,11 @@ impl Observer for Ear {
     }
 
     fn on_error(&self, error: &EngineError) {
-        if let EngineError::Failed { attempts, fault, .. } = error {
-            if *attempts > 1 && fault.kind() == FaultKind::Transient {
-                self.world.mark(Mark::GaveUp);
-            }
+        if let EngineError::Failed { attempts, fault, .. } = error
+            && *attempts > 1
+            && fault.kind() == FaultKind::Transient
+        {
+            self.world.mark(Mark::GaveUp);
         }
         self.world.say(Lane::Engine, format_args!("ended: {error}"));
     }

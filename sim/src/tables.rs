@@ -188,9 +188,12 @@ impl Shape {
     }
 }
 
+/// What a row was from each of these positions on; `None` where it was gone.
+type Versions = Vec<(u64, Option<Columns>)>;
+
 /// The rows of all tables, as they were at every position.
 pub(crate) struct Tables {
-    rows: Vec<BTreeMap<Vec<i64>, Vec<(u64, Option<Columns>)>>>,
+    rows: Vec<BTreeMap<Vec<i64>, Versions>>,
 }
 
 impl Tables {
