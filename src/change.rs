@@ -128,6 +128,10 @@ pub enum Captured {
     /// each transaction, and now and then in an idle stream. Only checkpoints are ever acknowledged, so that no
     /// transaction is acknowledged in part.
     Checkpoint(Position),
+    /// More is known to follow, though it is not ready: the source is still reading what was there before. Until the next
+    /// item, a stream that is pending is not taken for one that has nothing, and the run is not caught up. A source that
+    /// reads ahead of its consumer, or that cannot tell, never says so.
+    More,
 }
 
 impl fmt::Debug for Captured {
@@ -135,6 +139,7 @@ impl fmt::Debug for Captured {
         match self {
             Self::Change(change) => change.fmt(f),
             Self::Checkpoint(position) => position.fmt(f),
+            Self::More => f.write_str("more"),
         }
     }
 }
@@ -167,11 +172,12 @@ impl Captures {
         Self { changes: Vec::with_capacity(changes), checkpoints: Vec::new() }
     }
 
-    /// Takes the next item.
+    /// Takes the next item. That more follows is not kept: it is what the stream is, not what it gave.
     pub fn push(&mut self, item: Captured) {
         match item {
             Captured::Change(change) => self.changes.push(change),
             Captured::Checkpoint(position) => self.checkpoints.push((self.changes.len(), position)),
+            Captured::More => {}
         }
     }
 

@@ -155,6 +155,27 @@ async fn b14_a_program_can_wait_until_a_run_has_caught_up() {
     assert!(running.is_finished());
 }
 
+/// A source that is still reading is pending, and has not been caught up with.
+#[tokio::test(start_paused = true)]
+async fn b14_a_run_has_not_caught_up_with_a_source_that_says_more() {
+    let world = World::to_be_seeded(&["users"]);
+    world.source.never_end();
+    world.source.say_more();
+    let running = world.engine().start();
+    let waited = tokio::time::timeout(Duration::from_secs(5), running.caught_up()).await;
+    assert!(waited.is_err(), "{:?}", running.status());
+    put_users(&world, 1..=2);
+    world.source.say_more();
+    let durable = running.until(|status| status.durable == 2).await;
+    assert_eq!(durable.acknowledged.map(|position| position.0), Some(world.source.newest()));
+    assert!(!running.status().caught_up);
+    assert_eq!((world.log.count("flush true"), world.log.count("caught_up")), (0, 0));
+    put_users(&world, 3..=3);
+    assert!(running.caught_up().await);
+    assert_eq!(world.log.count("flush true"), 1);
+    world.assert_converged();
+}
+
 #[tokio::test(start_paused = true)]
 async fn b14_the_status_follows_a_run() {
     let world = World::to_be_seeded(&["users", "books"]);

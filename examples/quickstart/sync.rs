@@ -115,7 +115,7 @@ impl Sync {
 
     /// Waits until everything that the database's log held by now is acknowledged, and nothing else is owed.
     ///
-    /// The run alone cannot tell the first: to it, a source that is still reading its log looks like one that has nothing.
+    /// The run alone cannot tell of a commit of a moment ago: the capture may not have looked for it yet.
     pub(crate) async fn caught_up(&self) -> Result<Status, Fault> {
         self.opened().await?;
         loop {

@@ -155,7 +155,7 @@ impl Model {
     pub fn item(&self, at: usize, number: u64) -> Captured {
         match &self.log[at] {
             Captured::Change(change) => change.clone().with_visibility(Visibility(number)).into(),
-            Captured::Checkpoint(position) => Captured::Checkpoint(*position),
+            item @ (Captured::Checkpoint(_) | Captured::More) => item.clone(),
         }
     }
 

