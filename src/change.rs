@@ -291,3 +291,15 @@ impl fmt::Debug for Changes {
         (**self).fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is moved several times on its way in; beyond 128 bytes each move is a call of `memcpy`.
+    #[test]
+    fn a_change_is_small() {
+        assert!(size_of::<Captured>() <= 128, "{}", size_of::<Captured>());
+        assert!(size_of::<Option<Result<Captured, crate::error::Fault>>>() <= 128);
+    }
+}

@@ -118,40 +118,37 @@ name! {
 
 /// A table, with the schema of the database it stands in where there is one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TableName {
-    /// `schema.table`, or `table` alone.
-    full: SmolStr,
-    /// Length of the schema; 0 where there is none. It keeps `"a.b"` apart from `"b"` in schema `"a"`.
-    schema_bytes: u8,
-}
+pub struct TableName(
+    /// The table alone, or the schema, [`SCHEMA_END`] and the table: `"a.b"` is not `"b"` in schema `"a"`.
+    SmolStr,
+);
+
+/// Stands in no name, because control characters are refused.
+const SCHEMA_END: char = '\u{1f}';
 
 impl TableName {
     /// A table without a schema. Errors: [`NameError`].
     pub fn new(table: impl AsRef<str>) -> Result<Self, NameError> {
-        Ok(Self { full: checked("table", table.as_ref())?, schema_bytes: 0 })
+        checked("table", table.as_ref()).map(Self)
     }
 
     /// A table in a schema. Errors: [`NameError`], for either name.
     pub fn in_schema(schema: impl AsRef<str>, table: impl AsRef<str>) -> Result<Self, NameError> {
         let schema = checked("schema", schema.as_ref())?;
         let table = checked("table", table.as_ref())?;
-        let schema_bytes = u8::try_from(schema.len()).unwrap_or(u8::MAX);
-        Ok(Self { full: smol_str::format_smolstr!("{schema}.{table}"), schema_bytes })
+        Ok(Self(smol_str::format_smolstr!("{schema}{SCHEMA_END}{table}")))
     }
 
     /// The schema, where there is one.
     #[must_use]
     pub fn schema(&self) -> Option<&str> {
-        (self.schema_bytes > 0).then(|| &self.full[..usize::from(self.schema_bytes)])
+        self.0.split_once(SCHEMA_END).map(|(schema, _)| schema)
     }
 
     /// The table's own name, without the schema.
     #[must_use]
     pub fn table(&self) -> &str {
-        match self.schema_bytes {
-            0 => &self.full,
-            bytes => &self.full[usize::from(bytes) + 1..],
-        }
+        self.0.split_once(SCHEMA_END).map_or(&self.0, |(_, table)| table)
     }
 }
 
@@ -166,13 +163,19 @@ impl core::str::FromStr for TableName {
 
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.full)
+        match self.0.split_once(SCHEMA_END) {
+            Some((schema, table)) => write!(f, "{schema}.{table}"),
+            None => f.write_str(&self.0),
+        }
     }
 }
 
 impl fmt::Debug for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.full.as_str())
+        match self.schema() {
+            Some(schema) => write!(f, "{:?}", smol_str::format_smolstr!("{schema}.{}", self.table())),
+            None => fmt::Debug::fmt(self.table(), f),
+        }
     }
 }
 
@@ -198,5 +201,9 @@ mod tests {
         assert_eq!((schema.schema(), schema.table()), (Some("a"), "b"));
         assert_eq!((dotted.schema(), dotted.table()), (None, "a.b"));
         assert_ne!(schema, dotted);
+        assert_eq!(
+            (format!("{schema} {schema:?}"), format!("{dotted} {dotted:?}")),
+            ("a.b \"a.b\"".into(), "a.b \"a.b\"".into())
+        );
     }
 }

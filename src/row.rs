@@ -70,8 +70,9 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The columns of a table in the order in which its row images give them; shared by all images of a table.
-pub type Columns = Arc<[ColumnName]>;
+/// The columns of a table in the order in which its row images give them; shared by all images of a table. One word, so
+/// that a change, which is moved several times on its way in, stays small.
+pub type Columns = Arc<Vec<ColumnName>>;
 
 /// A row as it was at one moment, as far as the source knows it.
 ///

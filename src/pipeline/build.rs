@@ -5,12 +5,12 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::document::{Content, DocumentId};
+use crate::document::{Document, DocumentId};
 use crate::error::Fault;
 use crate::ports::Built;
 
 /// The answer for one document, with the size of its body.
-pub(super) type Answer<B> = (Result<Content<B>, Fault>, usize);
+pub(super) type Answer<B> = (Result<Document<B>, Fault>, usize);
 
 fn id_of<B>(built: &Built<B>) -> &DocumentId {
     match built {
@@ -20,7 +20,7 @@ fn id_of<B>(built: &Built<B>) -> &DocumentId {
 }
 
 fn answer<B>(built: Built<B>, bytes: usize) -> Answer<B> {
-    (built.map(|document| document.content).map_err(|failed| failed.fault), bytes)
+    (built.map_err(|failed| failed.fault), bytes)
 }
 
 /// The answers in the order of `asked`. Errors: what is missing, foreign or there twice.
@@ -60,7 +60,7 @@ pub(super) fn in_order<B>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::Document;
+    use crate::document::Content;
     use crate::name::IndexName;
     use alloc::vec;
 
@@ -77,7 +77,7 @@ mod tests {
         let answers = in_order(&[id(1), id(2), id(3)], answers, &bytes)?;
         Ok(answers
             .into_iter()
-            .map(|(content, bytes)| match content {
+            .map(|(document, bytes)| match document.map(|document| document.content) {
                 Ok(Content::Upsert(body)) => body * 10 + bytes as i64,
                 other => panic!("{other:?}"),
             })

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use crate::change::Operation;
 use crate::config::FailurePolicy;
-use crate::document::{Content, Document, DocumentId, Version, Write, Writes};
+use crate::document::{Content, DocumentId, Version, Write, Writes};
 use crate::error::{EngineError, Fault, FaultKind, RejectedDocument, Stage};
 use crate::pipeline::calls::{Call, PartId, Purpose};
 use crate::pipeline::dirty::Owed;
@@ -107,17 +107,15 @@ impl<B> Pipeline<B> {
         };
         self.builds += 1;
         let version = Version { epoch: self.epoch, build: self.builds };
-        let ids = unit.ids.clone();
         let slots = core::mem::take(&mut unit.slots);
         unit.building = false;
         unit.version = version;
         let (mut writes, mut sizes, mut written) = (Vec::with_capacity(slots.len()), Vec::new(), Vec::new());
         let (mut refused, mut again) = (Vec::new(), Vec::new());
         let mut fault = None;
-        for (((content, size), slot), id) in answers.into_iter().zip(slots).zip(ids.iter()) {
-            match content {
-                Ok(content) => {
-                    let document = Document { id: id.clone(), content };
+        for ((document, size), slot) in answers.into_iter().zip(slots) {
+            match document {
+                Ok(document) => {
                     writes.push(Write { document, version });
                     sizes.push(size);
                     written.push(slot);
