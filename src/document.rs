@@ -254,7 +254,12 @@ impl<B> Writes<B> {
 
     /// The writes, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Write<B>> + '_ {
-        (0..self.len()).map(|at| &self.all[self.place(at)])
+        (0..self.len()).map(|at| self.get(at))
+    }
+
+    /// The `at`th of these writes.
+    pub(crate) fn get(&self, at: usize) -> &Write<B> {
+        &self.all[self.place(at)]
     }
 
     /// Where the `at`th of these writes stands among all of its unit.

@@ -10,12 +10,24 @@
 //! itself is sparse, so that settled entries behind an old one cost nothing.
 
 use alloc::vec::Vec;
+use core::num::NonZero;
 
 use crate::time::Instant;
 
-/// An entry that is owed. Valid until the last holder has settled it.
+/// An entry that is owed. Valid until the last holder has settled it. One more than its place, so that an absent one needs
+/// no room of its own: each dirty document may hold four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Handle(u32);
+pub(super) struct Handle(NonZero<u32>);
+
+impl Handle {
+    fn new(at: u32) -> Self {
+        Self(NonZero::<u32>::MIN.saturating_add(at))
+    }
+
+    fn at(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 const NONE: u32 = u32::MAX;
 
@@ -85,7 +97,7 @@ impl<M> Ledger<M> {
         }
         self.last = at;
         self.owed += 1;
-        Handle(at)
+        Handle::new(at)
     }
 
     /// Sets a mark after everything pushed so far. It replaces one that has nothing owed after it.
@@ -99,13 +111,13 @@ impl<M> Ledger<M> {
     }
 
     /// One more holds on to an entry.
-    pub(super) fn hold(&mut self, Handle(at): Handle) {
-        self.entries[at as usize].holders += 1;
+    pub(super) fn hold(&mut self, handle: Handle) {
+        self.entries[handle.at()].holders += 1;
     }
 
     /// One holder less; the last one lets the entry go.
-    pub(super) fn settle(&mut self, Handle(at): Handle) {
-        let entry = &mut self.entries[at as usize];
+    pub(super) fn settle(&mut self, handle: Handle) {
+        let entry = &mut self.entries[handle.at()];
         debug_assert!(entry.holders > 0, "an entry is settled by those alone who hold it");
         entry.holders -= 1;
         if entry.holders > 0 {
@@ -113,7 +125,7 @@ impl<M> Ledger<M> {
         }
         let (mark, previous, next) = (entry.mark.take(), entry.previous, entry.next);
         entry.next = self.free;
-        self.free = at;
+        self.free = handle.at() as u32;
         self.owed -= 1;
         match previous {
             NONE => self.first = next,
@@ -169,14 +181,15 @@ impl<M> Ledger<M> {
     }
 
     /// The entry's number among all ever taken.
-    pub(super) fn number(&self, Handle(at): Handle) -> u64 {
-        self.entries[at as usize].number
+    pub(super) fn number(&self, handle: Handle) -> u64 {
+        self.entries[handle.at()].number
     }
 
     /// What is owed, oldest first: number, since when, holders, and the mark before it.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Handle, u64, Instant, u32, Option<&M>)> {
-        core::iter::successors(self.entry(self.first), |(_, entry)| self.entry(entry.next))
-            .map(|(at, entry)| (Handle(at), entry.number, entry.since, entry.holders, entry.mark.as_ref()))
+        core::iter::successors(self.entry(self.first), |(_, entry)| self.entry(entry.next)).map(
+            |(at, entry)| (Handle::new(at), entry.number, entry.since, entry.holders, entry.mark.as_ref()),
+        )
     }
 
     /// The newest mark of all, where nothing owed stands after it.

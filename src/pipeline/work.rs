@@ -215,8 +215,9 @@ impl<B> Pipeline<B> {
         let Some(Part::Flush(writes)) = self.flights.part(id) else { return None };
         let writes = writes.clone();
         let unit = self.flights.get(id.unit)?;
-        let ends = (0..writes.len()).filter(|at| self.dirty.ends_live(unit.slots[writes.place(*at)])).count();
-        let caught_up = self.is_intake_quiet() && ends == self.dirty.live_documents();
+        let ends =
+            || (0..writes.len()).filter(|at| self.dirty.ends_live(unit.slots[writes.place(*at)])).count();
+        let caught_up = self.is_intake_quiet() && ends() == self.dirty.live_documents();
         self.told_caught_up = caught_up;
         Some(Command::Flush { call, writes, caught_up })
     }
@@ -257,11 +258,9 @@ impl<B> Pipeline<B> {
         let unit = unit_mut(&mut self.flights, id.unit);
         unit.flush_ended = Some(self.now);
         let slot = |at: usize| unit.slots[writes.place(at)];
-        let contents: Vec<Operation> =
-            writes.iter().map(|write| operation(&write.document.content)).collect();
         let refused = verdicts.rejected.into_iter().map(|(at, reason)| Refused {
             slot: slot(at),
-            operation: contents[at],
+            operation: operation(&writes.get(at).document.content),
             reason,
         });
         let refused: Vec<Refused> = refused.collect();
@@ -367,8 +366,8 @@ impl<B> Pipeline<B> {
     fn written(&mut self, unit: u64, mut slots: Vec<Slot>) {
         let flight = unit_mut(&mut self.flights, unit);
         let version = flight.version;
-        for &slot in &slots {
-            *flight.written.entry(self.dirty.index_of(slot)).or_default() += 1;
+        for same in slots.chunk_by(|a, b| self.dirty.index_of(*a) == self.dirty.index_of(*b)) {
+            *flight.written.entry(self.dirty.index_of(same[0])).or_default() += same.len();
         }
         if !self.quarantined.is_empty() {
             let (dirty, quarantined) = (&self.dirty, &self.quarantined);
