@@ -1,0 +1,96 @@
+//! The command line: what the arguments ask for. Each command is a module.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
+
+mod given;
+mod meta;
+mod run;
+mod swarm;
+
+use std::ffi::OsString;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::ValueExt as _;
+
+use crate::cli::given::Given;
+
+const USAGE: &str = "\
+The simulation of Syncline.
+
+  cargo sim -- run --seed N               one seed, with its options and everything that happens
+  cargo sim -- swarm --seeds A..B [--jobs J]
+                                          many, with a table of what they met; 1,000 and more must meet every mark
+  cargo sim -- replay PLAN.json           a plan from a file
+  cargo sim -- plan --seed N              the plan of a seed, to be edited
+  cargo sim -- meta --seeds A..B          each seed twice: the traces must be the same, byte for byte
+
+A failing seed prints the line that replays it, and writes its plan to sim/failures/.
+";
+
+/// The arguments of all commands. A command takes those that it knows what to do with.
+struct Args {
+    command: Option<String>,
+    path: Option<PathBuf>,
+    seed: Option<u64>,
+    seeds: Range<u64>,
+    jobs: usize,
+}
+
+/// Does what the arguments say.
+#[must_use]
+pub fn main() -> ExitCode {
+    match parse(std::env::args_os().skip(1)).map_err(|error| format!("{error}\n\n{USAGE}")).and_then(perform)
+    {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything held. Errors: what could not be done, and why.
+fn perform(args: Args) -> Result<bool, String> {
+    let Some(command) = &args.command else {
+        print!("{USAGE}");
+        return Ok(true);
+    };
+    match command.as_str() {
+        "run" | "replay" => Ok(run::run(&Given::new(&args)?)),
+        "swarm" => Ok(swarm::swarm(args.seeds, args.jobs)),
+        "plan" => {
+            print!("{}", Given::new(&args)?.plan.to_text());
+            Ok(true)
+        }
+        "meta" => Ok(meta::meta(args.seeds)),
+        other => Err(format!("there is no command `{other}`\n\n{USAGE}")),
+    }
+}
+
+fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, lexopt::Error> {
+    use lexopt::Arg::{Long, Short, Value};
+    let mut parser = lexopt::Parser::from_args(args);
+    let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut args = Args { command: None, path: None, seed: None, seeds: 0..1000, jobs };
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("seed") => args.seed = Some(parser.value()?.parse()?),
+            Long("seeds") => args.seeds = parser.value()?.parse_with(range)?,
+            Long("jobs") => args.jobs = parser.value()?.parse()?,
+            Long("help") | Short('h') => return Ok(Args { command: None, ..args }),
+            Value(value) if args.command.is_none() => args.command = Some(value.string()?),
+            Value(value) if args.path.is_none() => args.path = Some(PathBuf::from(value)),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(args)
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let (from, to) = text.split_once("..").ok_or("seeds are given as A..B")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("`{text}`: {error}"));
+    Ok(number(from)?..number(to)?)
+}
