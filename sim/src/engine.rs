@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::ready;
 use std::time::Duration;
 
 use syncline::{
@@ -18,7 +18,7 @@ use crate::outcome::Check;
 use crate::plan::{Moment, Plan, Point, Poison, Statement};
 use crate::ports::{Capture, Documents, Index, Store};
 use crate::trace::Lane;
-use crate::world::World;
+use crate::world::{CHAOS, World};
 
 /// Runs until the node dies.
 pub(crate) async fn engine(world: Arc<World>) {
@@ -31,7 +31,7 @@ pub(crate) async fn engine(world: Arc<World>) {
             state.run
         });
         world.say(Lane::Engine, format_args!("run {run} starts"));
-        world.pass(Point::Start, Moment::Before);
+        world.pass(Point::Start, Moment::Before).await;
         let client = Client::connect(world.clone(), run).await;
         let outcome = live(&world, client).await;
         let drained = world.with(|state| {
@@ -44,11 +44,8 @@ pub(crate) async fn engine(world: Arc<World>) {
 }
 
 async fn live(world: &Arc<World>, client: Arc<Client>) -> Result<Report, EngineError> {
-    let engine = build(&world.plan, world, client);
-    if world.plan.faults.iter().any(|fault| fault.at.point == Point::Poll) {
-        return polled(world, engine.run()).await;
-    }
-    let running = engine.start();
+    let counting = world.clone();
+    let running = build(&world.plan, world, client).start_within(|run| polled(counting, run));
     let mut outcome = pin!(running.outcome());
     loop {
         tokio::select! {
@@ -64,13 +61,21 @@ async fn live(world: &Arc<World>, client: Arc<Client>) -> Result<Report, EngineE
     }
 }
 
-/// Counts the polls of a run, each a point at which it can be killed.
-async fn polled<F: Future>(world: &World, run: F) -> F::Output {
+/// Counts the polls of a run, each a point at which it can be killed: between two polls it stands at an await.
+async fn polled<F: Future>(world: Arc<World>, run: F) -> F::Output {
     let mut run = pin!(run);
+    let mut held = None;
     poll_fn(|cx| {
-        let (_, _, passed_on) = world.come_to(Point::Poll, Moment::Before);
-        // What is done to the node is done before this poll, not after it.
-        if passed_on { Poll::Pending } else { run.as_mut().poll(cx) }
+        if held.is_none() {
+            let (_, _, for_nodes) = world.come_to(Point::Poll, Moment::Before);
+            held = for_nodes.then(|| Box::pin(sleep(CHAOS)));
+        }
+        // What is done to nodes is done before this poll, not after it.
+        if let Some(hold) = &mut held {
+            ready!(hold.as_mut().poll(cx));
+            held = None;
+        }
+        run.as_mut().poll(cx)
     })
     .await
 }

@@ -9,6 +9,7 @@
 
 pub mod cli;
 pub mod draw;
+pub mod kill_points;
 pub mod marks;
 pub mod outcome;
 pub mod plan;

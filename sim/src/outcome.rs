@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::marks::Mark;
+use crate::plan::At;
 use crate::trace::Trace;
 
 /// What a run did, whether it went well or not.
@@ -23,6 +24,8 @@ pub struct Outcome {
     pub faults: BTreeMap<&'static str, u64>,
     /// The hard situations that the run met, and how often.
     pub marks: BTreeMap<Mark, u64>,
+    /// The points that the run came to until it was healed, in order.
+    pub route: Vec<At>,
     /// Everything that happened, in order.
     pub trace: Trace,
 }

@@ -3,6 +3,8 @@
 //! A seed is only a way to draw one ([`draw`](crate::draw)). A plan is kept, edited, reduced and replayed; it stays valid
 //! where the drawing, or the number of random decisions of a build, changes.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// A whole run: the world, what happens in it, and what goes wrong.
@@ -278,7 +280,7 @@ pub enum Point {
     Commit,
     /// The engine starts.
     Start,
-    /// The main task of the engine is polled. [`Moment::Before`] only.
+    /// The task of the engine is polled. [`Moment::Before`] only.
     Poll,
     /// A run begins at the index.
     Begin,
@@ -431,6 +433,12 @@ pub enum Node {
     Index,
     /// The engine.
     Engine,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?} {}", self.point, self.moment, self.nth)
+    }
 }
 
 impl Act {

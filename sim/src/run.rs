@@ -102,7 +102,7 @@ fn populate(world: &Arc<World>, acts: mpsc::UnboundedReceiver<Act>) -> (Arc<Chao
 async fn history(world: &World, chaos: &Chaos) {
     for transaction in &world.plan.workload {
         sleep(Duration::from_millis(transaction.after_ms)).await;
-        commit(world, transaction);
+        commit(world, transaction).await;
     }
     let storm_ends = tokio::time::Instant::now() + STORM_MAX;
     while tokio::time::Instant::now() < storm_ends && unsettled(world).is_some() {
@@ -125,8 +125,8 @@ async fn history(world: &World, chaos: &Chaos) {
     world.say(Lane::Check, format_args!("holds"));
 }
 
-fn commit(world: &World, transaction: &Transaction) {
-    let (nth, _) = world.pass(Point::Commit, Moment::Before);
+async fn commit(world: &World, transaction: &Transaction) {
+    let (nth, _) = world.pass(Point::Commit, Moment::Before).await;
     let source = &world.plan.source;
     let delay_us = world.draw(source.visible_us, Point::Commit, nth);
     let lag_us = world.draw(source.replica_lag_us, Point::Resolve, nth);
@@ -158,7 +158,7 @@ fn commit(world: &World, transaction: &Transaction) {
         }
     }
     world.streamed.notify_waiters();
-    world.pass(Point::Commit, Moment::After);
+    world.pass(Point::Commit, Moment::After).await;
 }
 
 fn is_child(world: &World, table: &str) -> bool {

@@ -41,7 +41,7 @@ async fn handle(world: Arc<World>, node: Node, endpoint: Endpoint, from: SocketA
     let point = request.call.point();
     let lane = lane(point);
     world.enter(lane, Phase::Begin, request.number, format_args!("{}", describe(&world, &request.call)));
-    let (nth, acts) = world.pass(point, Moment::Before);
+    let (nth, acts) = world.pass(point, Moment::Before).await;
     let mut refusal = None;
     let mut throttle = 0;
     for act in acts {
@@ -63,7 +63,7 @@ async fn handle(world: Arc<World>, node: Node, endpoint: Endpoint, from: SocketA
         (None, Node::Database) => serve_database::perform(&world, &request, nth).await,
         (None, _) => serve_index::perform(&world, &request, nth, throttle).await,
     };
-    let (nth, acts) = world.pass(point, Moment::After);
+    let (nth, acts) = world.pass(point, Moment::After).await;
     for act in acts {
         say(&world, &act, point, Moment::After, nth);
         match act {

@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use syncline::{IndexName, Seed};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::sleep;
 
 use crate::database::Database;
 use crate::gauges::Gauges;
@@ -16,10 +18,13 @@ use crate::index::{Index, Settled};
 use crate::judge::{Broken, Judge};
 use crate::marks::Mark;
 use crate::outcome::{Check, Failure, Outcome};
-use crate::plan::{Act, Moment, Node, Plan, Point, Span};
+use crate::plan::{Act, At, Moment, Node, Plan, Point, Span};
 use crate::random::mix;
 use crate::tables::{Doc, Shape};
 use crate::trace::{Entry, Lane, Phase};
+
+/// How long the chaos node is given for what it does to other nodes: the shortest sleep of the simulated runtime.
+pub(crate) const CHAOS: Duration = Duration::from_millis(1);
 
 /// Everything that changes.
 pub(crate) struct State {
@@ -163,20 +168,27 @@ impl World {
         })
     }
 
-    /// The run comes to a point: what the plan has for it. Acts on nodes are passed on to the chaos node; those on the
-    /// request are the caller's.
-    pub(crate) fn pass(&self, point: Point, moment: Moment) -> (u32, Vec<Act>) {
-        let (nth, acts, _) = self.come_to(point, moment);
+    /// The run comes to a point: which time it is, and what the plan has for the request. What it has for nodes is done to
+    /// them before this returns; where that ends the caller's own node, it never does.
+    pub(crate) async fn pass(&self, point: Point, moment: Moment) -> (u32, Vec<Act>) {
+        let (nth, acts, for_nodes) = self.come_to(point, moment);
+        if for_nodes {
+            sleep(CHAOS).await;
+        }
         (nth, acts)
     }
 
-    /// The same; and whether anything was passed on.
+    /// The same at once: whether there is something for nodes, which the caller gives [`CHAOS`] for.
     pub(crate) fn come_to(&self, point: Point, moment: Moment) -> (u32, Vec<Act>, bool) {
         let (nth, acts) = self.with(|state| {
+            if state.healed {
+                return (0, Vec::new());
+            }
             let passed = state.passed.entry((point, moment)).or_default();
             let nth = *passed;
             *passed += 1;
-            let acts = if state.healed { None } else { state.faults.remove(&(point, moment, nth)) };
+            state.outcome.route.push(At { point, moment, nth });
+            let acts = state.faults.remove(&(point, moment, nth));
             for act in acts.iter().flatten() {
                 *state.outcome.faults.entry(act.name()).or_default() += 1;
             }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use sim::draw::draw;
+use sim::kill_points::{Pairs, kill_points};
 use sim::plan::Plan;
 use sim::run::simulate;
 use sim::swarm::swarm;
@@ -30,18 +31,40 @@ fn seeds_hold() {
 /// What once broke stays whole.
 #[test]
 fn plans_hold() {
-    let plans = Path::new(env!("CARGO_MANIFEST_DIR")).join("plans");
-    let mut count = 0;
-    for entry in fs::read_dir(plans).unwrap() {
-        let path = entry.unwrap().path();
-        let plan = Plan::parse(&fs::read_to_string(&path).unwrap()).unwrap();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    for (name, plan) in plans("plans") {
         if let Err(failure) = simulate(&plan) {
             panic!("{}\n{failure}\n  cargo sim -- replay sim/plans/{name}", plan.title);
         }
-        count += 1;
     }
-    assert!(count > 0, "the regressions are there");
+}
+
+/// The engine is killed at every point of each of the small plans, and at one in so many pairs of points.
+#[test]
+fn kill_points_hold() {
+    for (name, plan) in plans("plans/kill") {
+        let kills = kill_points(&plan, Pairs::OneIn(25), 2, |_, _| {}).unwrap();
+        assert!(kills.singles > 100 && kills.pairs > 500, "{name} has too few points: {kills:?}");
+        let broken: Vec<String> =
+            kills.failures.iter().map(|(at, failure)| format!("killed at {at:?}: {failure}")).collect();
+        let line = format!("cargo sim -- kill-points sim/plans/kill/{name}");
+        assert!(broken.is_empty(), "{}\n  {line}", broken.join("\n"));
+    }
+}
+
+/// The plans of a directory, with the names of their files.
+fn plans(directory: &str) -> Vec<(String, Plan)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut plans: Vec<(String, Plan)> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .map(|path| {
+            let plan = Plan::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+            (path.file_name().unwrap().to_string_lossy().into_owned(), plan)
+        })
+        .collect();
+    plans.sort_by(|one, other| one.0.cmp(&other.0));
+    assert!(!plans.is_empty(), "there are plans");
+    plans
 }
 
 #[test]

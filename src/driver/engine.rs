@@ -15,6 +15,11 @@ use crate::ports::{
     BoxQuarantine, ChangeCapture, DocumentBuilder, NoQuarantine, NoopObserver, Observer, Quarantine, Sink,
 };
 
+/// A run that nobody polls yet.
+#[cfg(all(madsim, feature = "__sim"))]
+type BoxRun =
+    std::pin::Pin<Box<dyn std::future::Future<Output = Result<Report, EngineError>> + Send + 'static>>;
+
 /// Keeps a sink equal to what a source says: [`run`](Self::run) it, or [`start`](Self::start) it for a handle.
 ///
 /// The three ports are taken by value; an [`Arc`] of a port is a port too, for a program that keeps a hold of it.
@@ -145,6 +150,18 @@ where
     pub fn start(self) -> Running {
         let (watch, run) = self.split();
         Running::new(watch, tokio::spawn(run))
+    }
+
+    /// [`start`](Self::start), with its task inside another one: the simulation counts how often it is polled, and ends
+    /// it at each of those times.
+    #[cfg(all(madsim, feature = "__sim"))]
+    #[doc(hidden)]
+    pub fn start_within<F>(self, around: impl FnOnce(BoxRun) -> F) -> Running
+    where
+        F: std::future::Future<Output = Result<Report, EngineError>> + Send + 'static,
+    {
+        let (watch, run) = self.split();
+        Running::new(watch, tokio::spawn(around(Box::pin(run))))
     }
 
     fn split(

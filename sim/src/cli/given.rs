@@ -38,7 +38,8 @@ impl Given {
     }
 }
 
-fn read(path: &Path) -> Result<Plan, String> {
+/// Errors: the file, and why it holds no plan.
+pub(super) fn read(path: &Path) -> Result<Plan, String> {
     let text = fs::read_to_string(path).map_err(|error| error.to_string());
     text.and_then(|text| Plan::parse(&text)).map_err(|error| format!("{}: {error}", path.display()))
 }

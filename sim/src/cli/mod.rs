@@ -2,7 +2,9 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
 
+mod failures;
 mod given;
+mod kill_points;
 mod meta;
 mod run;
 mod swarm;
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 use lexopt::ValueExt as _;
 
 use crate::cli::given::Given;
+use crate::kill_points::Pairs;
 
 const USAGE: &str = "\
 The simulation of Syncline.
@@ -23,6 +26,9 @@ The simulation of Syncline.
   cargo sim -- swarm --seeds A..B [--jobs J]
                                           many, with a table of what they met; 1,000 and more must meet every mark
   cargo sim -- replay PLAN.json           a plan from a file
+  cargo sim -- kill-points [PLAN.json] [--pairs all|none|N] [--jobs J]
+                                          the engine killed at every point of a plan, or of all in sim/plans/kill/,
+                                          one at a time and in pairs, of which all are run, or one in N
   cargo sim -- plan --seed N              the plan of a seed, to be edited
   cargo sim -- meta --seeds A..B          each seed twice: the traces must be the same, byte for byte
 
@@ -36,6 +42,7 @@ struct Args {
     seed: Option<u64>,
     seeds: Range<u64>,
     jobs: usize,
+    pairs: Pairs,
 }
 
 /// Does what the arguments say.
@@ -61,6 +68,7 @@ fn perform(args: Args) -> Result<bool, String> {
     match command.as_str() {
         "run" | "replay" => Ok(run::run(&Given::new(&args)?)),
         "swarm" => Ok(swarm::swarm(args.seeds, args.jobs)),
+        "kill-points" => kill_points::run(args.path.as_deref(), args.pairs, args.jobs),
         "plan" => {
             print!("{}", Given::new(&args)?.plan.to_text());
             Ok(true)
@@ -74,12 +82,14 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, lexopt::Error> {
     use lexopt::Arg::{Long, Short, Value};
     let mut parser = lexopt::Parser::from_args(args);
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut args = Args { command: None, path: None, seed: None, seeds: 0..1000, jobs };
+    let mut args =
+        Args { command: None, path: None, seed: None, seeds: 0..1000, jobs, pairs: Pairs::OneIn(1) };
     while let Some(arg) = parser.next()? {
         match arg {
             Long("seed") => args.seed = Some(parser.value()?.parse()?),
             Long("seeds") => args.seeds = parser.value()?.parse_with(range)?,
             Long("jobs") => args.jobs = parser.value()?.parse()?,
+            Long("pairs") => args.pairs = parser.value()?.parse_with(pairs)?,
             Long("help") | Short('h') => return Ok(Args { command: None, ..args }),
             Value(value) if args.command.is_none() => args.command = Some(value.string()?),
             Value(value) if args.path.is_none() => args.path = Some(PathBuf::from(value)),
@@ -93,4 +103,15 @@ fn range(text: &str) -> Result<Range<u64>, String> {
     let (from, to) = text.split_once("..").ok_or("seeds are given as A..B")?;
     let number = |text: &str| text.parse::<u64>().map_err(|error| format!("`{text}`: {error}"));
     Ok(number(from)?..number(to)?)
+}
+
+fn pairs(text: &str) -> Result<Pairs, String> {
+    match text {
+        "all" => Ok(Pairs::OneIn(1)),
+        "none" => Ok(Pairs::None),
+        number => match number.parse() {
+            Ok(0) | Err(_) => Err(format!("`{number}` is neither `all`, nor `none`, nor a number from 1")),
+            Ok(step) => Ok(Pairs::OneIn(step)),
+        },
+    }
 }

@@ -1,12 +1,10 @@
 //! One plan, with everything that happens: from a seed, or from a file.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 
+use crate::cli::failures::keep;
 use crate::cli::given::Given;
 use crate::outcome::{Failure, Outcome};
-use crate::plan::Plan;
 use crate::run::simulate;
 
 pub(super) fn run(given: &Given) -> bool {
@@ -48,20 +46,7 @@ fn tell(given: &Given, result: &Result<Outcome, Failure>) -> bool {
             let seconds = outcome.simulated_us as f64 / 1e6;
             println!("HOLDS after {seconds:.3} s, {} starts, {} commits", outcome.starts, outcome.commits);
         }
-        Err(failure) => println!("BROKEN {failure}\n{}", keep(&given.plan, &given.line())),
+        Err(failure) => println!("BROKEN {failure}\n{}", keep(&given.plan, Some(given.line()))),
     }
     result.is_ok()
-}
-
-/// Writes a failing plan to a file: the lines that replay it.
-pub(super) fn keep(plan: &Plan, line: &str) -> String {
-    let name = plan.title.replace(|character: char| !character.is_ascii_alphanumeric(), "-");
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("failures");
-    let path = directory.join(format!("{}.json", name.chars().take(60).collect::<String>()));
-    let written = fs::create_dir_all(&directory).and_then(|()| fs::write(&path, plan.to_text()));
-    let path = Path::new("sim/failures").join(path.file_name().unwrap_or_default());
-    match written {
-        Ok(()) => format!("{line}   # plan: {}", path.display()),
-        Err(error) => format!("{line}   # plan not written: {error}"),
-    }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use crate::cli::run::keep;
+use crate::cli::failures::keep;
 use crate::draw::draw;
 use crate::marks::Mark;
 use crate::swarm::{self, Swarm};
@@ -13,7 +13,7 @@ pub(super) fn swarm(seeds: Range<u64>, jobs: usize) -> bool {
     eprintln!();
     for (seed, failure) in &swarm.failures {
         println!("seed {seed} BROKEN {failure}");
-        println!("  {}", keep(&draw(*seed).0, &format!("cargo sim -- run --seed {seed}")));
+        println!("  {}", keep(&draw(*seed).0, Some(format!("cargo sim -- run --seed {seed}"))));
     }
     print!("{}", table(&swarm));
     let unmet = swarm.unmet();
