@@ -50,6 +50,26 @@ pub struct Options {
     pub node_faults: u64,
     /// How often someone does something by hand: drops the position or an index, redefines one, drains.
     pub hand_faults: u64,
+    /// How many situations are set up that chance alone seldom brings about: several faults that belong together.
+    pub situations: u64,
+}
+
+impl Options {
+    /// The same without anything that goes wrong.
+    fn calm(self) -> Self {
+        Self {
+            poison_permille: 0,
+            fail_permille: 0,
+            lose_permille: 0,
+            hold_permille: 0,
+            throttle_permille: 0,
+            stream_permille: 0,
+            node_faults: 0,
+            hand_faults: 0,
+            situations: 0,
+            ..self
+        }
+    }
 }
 
 impl fmt::Display for Options {
@@ -96,7 +116,8 @@ fn some(random: &mut Random, most: u64) -> u64 {
 }
 
 fn options(random: &mut Random) -> Options {
-    Options {
+    let calm = random.permille(60);
+    let options = Options {
         rows: some(random, 30),
         keys: random.pick(&[2, 4, 8, 20]),
         transactions: random.between(1, 60),
@@ -106,7 +127,7 @@ fn options(random: &mut Random) -> Options {
         pause_max_ms: random.pick(&[0, 5, 50, 200]),
         remove_permille: some(random, 500),
         rekey_permille: some(random, 200),
-        poison_permille: if random.permille(700) { 0 } else { some(random, 150) },
+        poison_permille: if random.permille(500) { 0 } else { some(random, 150) },
         fail_permille: some(random, 100),
         fatal_permille: some(random, 200),
         lose_permille: some(random, 60),
@@ -116,7 +137,9 @@ fn options(random: &mut Random) -> Options {
         stream_permille: some(random, 100),
         node_faults: some(random, 16),
         hand_faults: if random.permille(400) { 0 } else { some(random, 6) },
-    }
+        situations: some(random, 4),
+    };
+    if calm { options.calm() } else { options }
 }
 
 /// Authors with books with reviews, and settings that stand in every document of an index.
@@ -303,7 +326,10 @@ const REQUESTS: [(Point, u32); 18] = [
 ];
 
 /// Steps at which nodes fail: those around which the promises are kept or broken more often than others.
-const STEPS: [Point; 14] = [
+const STEPS: [Point; 17] = [
+    Point::Poll,
+    Point::Poll,
+    Point::Sync,
     Point::Flush,
     Point::Flush,
     Point::Confirm,
@@ -363,7 +389,7 @@ fn faults(random: &mut Random, options: &Options, schema: &Schema) -> Vec<Fault>
     for _ in 0..options.hand_faults {
         let at = step(random);
         let index = random.below(schema.indexes.len() as u64) as usize;
-        let act = match random.below(8) {
+        let act = match random.below(11) {
             0..3 => Act::LosePosition,
             3 => Act::DeleteIndex { index },
             4 => Act::Redefine { index },
@@ -380,13 +406,58 @@ fn faults(random: &mut Random, options: &Options, schema: &Schema) -> Vec<Fault>
             faults.push(Fault { at, act });
         }
     }
+    for _ in 0..options.situations {
+        situation(random, &mut faults);
+    }
     faults
+}
+
+/// Faults that belong together, at a place where they meet.
+fn situation(random: &mut Random, faults: &mut Vec<Fault>) {
+    let mut add = |point, moment, nth, act| faults.push(Fault { at: At { point, moment, nth }, act });
+    let kill = |random: &mut Random, node| Act::Kill { node, restart_ms: random.between(1, 50) };
+    let nth = random.below(12) as u32;
+    let (before, after) = (Moment::Before, Moment::After);
+    match random.below(11) {
+        // A write is held, and lands when its run has died and another one has begun, or has given it up.
+        0 => {
+            add(Point::Flush, before, nth, Act::Hold { ms: random.between(30, 800) });
+            add(Point::Flush, before, nth, kill(random, Node::Engine));
+        }
+        1 | 7 => add(Point::Flush, before, nth / 2, Act::Hold { ms: random.between(300, 3000) }),
+        // What is staged is torn.
+        2 | 8 => add(Point::Sync, before, 4 + random.below(24) as u32, kill(random, Node::Index)),
+        // Someone drains while a call waits to be made again.
+        3 => {
+            let within_ms = random.pick(&[0, 20, 500]);
+            add(Point::Flush, before, nth, Act::Fail { kind: Kind::Transient });
+            add(Point::Retry, after, random.below(3) as u32, Act::Drain { within_ms });
+        }
+        // The position is lost between two crashes, and it takes a while until there is another one.
+        4 | 9 => {
+            let start = random.between(1, 2) as u32;
+            add(Point::Flush, before, nth.min(4), kill(random, Node::Engine));
+            add(Point::Start, before, start, Act::LosePosition);
+            add(Point::Start, before, start, kill(random, Node::Engine));
+            add(Point::Open, before, start, Act::Hold { ms: random.between(50, 800) });
+        }
+        // A confirm is taken, and its answer lost; or forgotten.
+        5 => add(Point::Confirm, after, nth, Act::Lose),
+        6 => add(Point::Confirm, after, nth, kill(random, Node::Database)),
+        // The engine dies silently: nobody hears of it until it is back.
+        _ => {
+            let ms = random.between(20, 1000);
+            add(Point::Poll, before, nth * 8, Act::Cut { node: Node::Engine, ms });
+            add(Point::Poll, before, nth * 8 + 1, kill(random, Node::Engine));
+        }
+    }
 }
 
 fn step(random: &mut Random) -> At {
     let point = random.pick(&STEPS);
     let most = match point {
-        Point::Flush | Point::Confirm | Point::Build | Point::Stream | Point::Commit => 25,
+        Point::Poll => 250,
+        Point::Flush | Point::Confirm | Point::Build | Point::Stream | Point::Commit | Point::Sync => 25,
         _ => 5,
     };
     At { point, moment: random.pick(&[Moment::Before, Moment::After]), nth: random.below(most) as u32 }

@@ -206,6 +206,11 @@ impl Index {
             Op::Marker { generation, seed, state } => {
                 let is_mark = state == SeedState::Seeded;
                 let Some(physical) = self.generations.get_mut(&generation) else { return };
+                // A cursor that lands late must not take the marker away, which says more.
+                let says_more = (seed.clone(), SeedState::Seeded);
+                if !is_mark && physical.marker.as_ref() == Some(&says_more) {
+                    return;
+                }
                 physical.marker = Some((seed.clone(), state));
                 if is_mark && let Err(broken) = self.judge_mark(generation, &seed, judge, since(&seed)) {
                     settled.broken.get_or_insert(broken);

@@ -56,6 +56,8 @@ marks! {
     SeededAgain => "an index seeded again",
     /// A write landed after its sender had died.
     LateWrite => "a write that landed after its run had died",
+    /// A clear, a cursor or a marker arrived after its sender had given it up or died.
+    LateSeeding => "a clear, cursor or marker that came late",
     /// A write was refused because a newer one stood there.
     StaleRefused => "an older version refused",
     /// A request of an earlier run was refused.
@@ -100,6 +102,18 @@ marks! {
     FlushesAtOnce => "two flushes at once",
     /// Two builds were under way at once.
     BuildsAtOnce => "two builds at once",
+    /// The index checks no versions.
+    WithoutVersions => "an index without version checks",
+    /// The index checks no epochs.
+    WithoutEpochs => "an index without epoch checks",
+    /// The source gives no images of rows as they were before.
+    WithoutBefore => "a source without before images",
+    /// Reads go to a replica that lags.
+    LaggingReplica => "a lagging replica",
+    /// The network loses messages of its own.
+    LossyNetwork => "a network that loses messages",
+    /// Nothing goes wrong at all.
+    NoFaults => "no fault drawn at all",
     /// A live change was flushed while a backfill was under way.
     LiveDuringBackfill => "live changes written during a backfill",
 }

@@ -11,6 +11,7 @@ use syncline::{
 };
 
 use crate::marks::Mark;
+use crate::plan::{Moment, Point};
 use crate::trace::Lane;
 use crate::world::World;
 
@@ -62,6 +63,7 @@ impl Observer for Ear {
         let until_us = self.world.now_us() + delay.as_micros() as u64;
         self.world.with(|state| state.gauges.retry_until_us = until_us);
         self.world.say(Lane::Engine, format_args!("{stage} again after {attempt}: {fault}"));
+        self.world.come_to(Point::Retry, Moment::After);
     }
 
     fn on_error(&self, error: &EngineError) {

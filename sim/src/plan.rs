@@ -298,6 +298,8 @@ pub enum Point {
     Build,
     /// Documents are written.
     Flush,
+    /// What a request changes at the index is staged, and not durable yet. [`Moment::Before`] only.
+    Sync,
     /// The index is told that it is caught up.
     CaughtUp,
     /// Documents are quarantined.
@@ -318,6 +320,8 @@ pub enum Point {
     Mark,
     /// The lag is read.
     Lag,
+    /// A call has failed and is going to be made again. [`Moment::After`] only, and nothing waits for what happens here.
+    Retry,
 }
 
 /// A side of a [`Point`].
@@ -442,29 +446,39 @@ impl fmt::Display for At {
 }
 
 impl Act {
-    /// Its name in tables and traces.
+    /// Its name in tables and traces, where it happens on this side of its point.
     #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Fail { kind: Kind::Transient } => "fail",
-            Self::Fail { kind: Kind::Content } => "refuse content",
-            Self::Fail { kind: Kind::Fatal } => "fail for good",
-            Self::Lose => "lose message",
-            Self::Hold { .. } => "hold message",
-            Self::Throttle { .. } => "throttle",
-            Self::Redeliver { .. } => "redeliver",
-            Self::BreakStream => "break stream",
-            Self::Kill { node: Node::Database, .. } => "kill database",
-            Self::Kill { node: Node::Index, .. } => "kill index",
-            Self::Kill { node: Node::Engine, .. } => "kill engine",
-            Self::Pause { .. } => "pause node",
-            Self::Cut { .. } => "cut off node",
-            Self::StallReplica { .. } => "stall replica",
-            Self::RefuseCredentials { .. } => "refuse credentials",
-            Self::LosePosition => "lose position",
-            Self::DeleteIndex { .. } => "delete index",
-            Self::Redefine { .. } => "redefine index",
-            Self::Drain { .. } => "drain",
+    pub fn name(&self, moment: Moment) -> &'static str {
+        match (self, moment) {
+            (Self::Fail { kind: Kind::Transient }, Moment::Before) => "fail",
+            (Self::Fail { kind: Kind::Transient }, Moment::After) => "fail though done",
+            (Self::Fail { kind: Kind::Content }, Moment::Before) => "refuse content",
+            (Self::Fail { kind: Kind::Content }, Moment::After) => "refuse content though done",
+            (Self::Fail { kind: Kind::Fatal }, Moment::Before) => "fail for good",
+            (Self::Fail { kind: Kind::Fatal }, Moment::After) => "fail for good though done",
+            (Self::Lose, Moment::Before) => "lose request",
+            (Self::Lose, Moment::After) => "lose answer",
+            (Self::Hold { .. }, Moment::Before) => "hold request",
+            (Self::Hold { .. }, Moment::After) => "hold answer",
+            (Self::Throttle { .. }, _) => "throttle documents",
+            (Self::Redeliver { .. }, _) => "redeliver",
+            (Self::BreakStream, _) => "break stream",
+            (Self::Kill { node: Node::Database, .. }, _) => "kill database",
+            (Self::Kill { node: Node::Index, .. }, _) => "kill index",
+            (Self::Kill { node: Node::Engine, .. }, _) => "kill engine",
+            (Self::Pause { node: Node::Database, .. }, _) => "pause database",
+            (Self::Pause { node: Node::Index, .. }, _) => "pause index",
+            (Self::Pause { node: Node::Engine, .. }, _) => "pause engine",
+            (Self::Cut { node: Node::Database, .. }, _) => "cut off database",
+            (Self::Cut { node: Node::Index, .. }, _) => "cut off index",
+            (Self::Cut { node: Node::Engine, .. }, _) => "cut off engine",
+            (Self::StallReplica { .. }, _) => "stall replica",
+            (Self::RefuseCredentials { node: Node::Database, .. }, _) => "refuse credentials at database",
+            (Self::RefuseCredentials { .. }, _) => "refuse credentials at index",
+            (Self::LosePosition, _) => "lose position",
+            (Self::DeleteIndex { .. }, _) => "delete index",
+            (Self::Redefine { .. }, _) => "redefine index",
+            (Self::Drain { .. }, _) => "drain",
         }
     }
 }

@@ -90,7 +90,7 @@ async fn handle(world: Arc<World>, node: Node, endpoint: Endpoint, from: SocketA
 }
 
 fn say(world: &World, act: &Act, point: Point, moment: Moment, nth: u32) {
-    world.say(Lane::Fault, format_args!("{} at {point:?} {moment:?} {nth}", act.name()));
+    world.say(Lane::Fault, format_args!("{} at {point:?} {moment:?} {nth}", act.name(moment)));
 }
 
 fn refused(kind: Kind) -> Failed {
@@ -112,11 +112,13 @@ pub(crate) async fn pause(world: &World, span: Span, point: Point, nth: u32) {
 fn lane(point: Point) -> Lane {
     match point {
         Point::Commit | Point::Lag => Lane::Source,
-        Point::Start | Point::Poll | Point::Begin | Point::Ensure | Point::CaughtUp => Lane::Engine,
+        Point::Start | Point::Poll | Point::Retry | Point::Begin | Point::Ensure | Point::CaughtUp => {
+            Lane::Engine
+        }
         Point::Open | Point::Stream => Lane::Capture,
         Point::Resolve => Lane::Resolve,
         Point::Build => Lane::Build,
-        Point::Flush | Point::Load | Point::Record | Point::Release => Lane::Flush,
+        Point::Flush | Point::Sync | Point::Load | Point::Record | Point::Release => Lane::Flush,
         Point::Confirm => Lane::Ack,
         Point::SeedState | Point::Clear | Point::Cursor | Point::Scan | Point::Mark => Lane::Seed,
     }

@@ -5,7 +5,7 @@ use syncline::{Seed, SeedState};
 use crate::index::Op;
 use crate::marks::Mark;
 use crate::message::{Answer, Call, Failed, Reply, Request, Written};
-use crate::plan::{Point, Poison};
+use crate::plan::{Moment, Point, Poison};
 use crate::random::mix;
 use crate::serve::{done, pause};
 use crate::tables::{Doc, to_key};
@@ -15,9 +15,15 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle
     let point = request.call.point();
     pause(world, world.plan.sink.stage_us, point, nth).await;
     // Without versions, what lands late does harm: such an index takes requests of those alone who wait for the answer.
-    let guarded = matches!(request.call, Call::Flush { .. }) && world.plan.sink.checks_versions;
+    // The others know by versions, physical indexes and the order of clears what is out of date.
+    let guarded =
+        world.plan.sink.checks_versions && !matches!(request.call, Call::Begin { .. } | Call::Ensure { .. });
     if !guarded && !world.is_awaited(request.run, request.until_us) {
         return Err(Failed::transient("nobody waits for this"));
+    }
+    let late = matches!(request.call, Call::Clear { .. } | Call::Cursor { .. } | Call::Mark { .. });
+    if late && !world.is_awaited(request.run, request.until_us) {
+        world.mark(Mark::LateSeeding);
     }
     let staged = match &request.call {
         Call::Begin { least } => {
@@ -79,7 +85,10 @@ fn gone() -> Failed {
 
 fn alive(world: &World, epoch: u64) -> Result<(), Failed> {
     match world.with(|state| state.index.is_dead(epoch)) {
-        true => Err(Failed::fatal("a newer run has begun")),
+        true => {
+            world.mark(Mark::DeadEpochRefused);
+            Err(Failed::fatal("a newer run has begun"))
+        }
         false => Ok(()),
     }
 }
@@ -111,6 +120,7 @@ async fn set_marker(
 
 /// Waits until what was staged is durable.
 async fn durable(world: &World, staged: u64, point: Point, nth: u32) {
+    world.pass(Point::Sync, Moment::Before).await;
     pause(world, world.plan.sink.sync_us, point, nth).await;
     world.sync(staged);
 }

@@ -79,7 +79,7 @@ impl World {
             faults.entry(at).or_default().push(fault.act.clone());
         }
         let mut judge = Judge::default();
-        let state = State {
+        let mut state = State {
             database: Database::new(&plan, &shape, &mut judge),
             index: Index::new(names.len(), plan.sink.checks_versions, plan.sink.checks_epochs),
             judge,
@@ -97,6 +97,11 @@ impl World {
             outstanding: 0,
             drain_within_ms: None,
         };
+        for (mark, holds) in variants(&plan) {
+            if holds {
+                state.mark(mark);
+            }
+        }
         let (chaos, acts) = mpsc::unbounded_channel();
         let world = Self {
             plan,
@@ -190,7 +195,7 @@ impl World {
             state.outcome.route.push(At { point, moment, nth });
             let acts = state.faults.remove(&(point, moment, nth));
             for act in acts.iter().flatten() {
-                *state.outcome.faults.entry(act.name()).or_default() += 1;
+                *state.outcome.faults.entry(act.name(moment)).or_default() += 1;
             }
             (nth, acts.unwrap_or_default())
         });
@@ -198,7 +203,7 @@ impl World {
         let passed_on = !of_nodes.is_empty();
         for act in of_nodes {
             self.with(|state| state.outstanding += 1);
-            self.say(Lane::Fault, format_args!("{} at {point:?} {moment:?} {nth}", act.name()));
+            self.say(Lane::Fault, format_args!("{} at {point:?} {moment:?} {nth}", act.name(moment)));
             let sent = self.chaos.send(act);
             sent.expect("the chaos node lives as long as the world");
         }
@@ -270,9 +275,25 @@ impl World {
 }
 
 impl State {
+    /// The run met a hard situation. Those that healing brings about are no merit of the plan.
     pub(crate) fn mark(&mut self, mark: Mark) {
+        if self.healed && mark != Mark::Released {
+            return;
+        }
         *self.outcome.marks.entry(mark).or_default() += 1;
     }
+}
+
+/// What a plan has of the ways in which worlds differ.
+fn variants(plan: &Plan) -> [(Mark, bool); 6] {
+    [
+        (Mark::WithoutVersions, !plan.sink.checks_versions),
+        (Mark::WithoutEpochs, !plan.sink.checks_epochs),
+        (Mark::WithoutBefore, !plan.source.before_images),
+        (Mark::LaggingReplica, plan.source.replica_lag_us.max > 0),
+        (Mark::LossyNetwork, plan.network.lost_ppm > 0),
+        (Mark::NoFaults, plan.faults.is_empty() && plan.network.lost_ppm == 0),
+    ]
 }
 
 /// The position from which on a stream gives everything.

@@ -137,6 +137,10 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Durably remembers that every row up to `after` has been written (`None`: that the index was cleared). Default:
     /// nothing, so that a seeding that was interrupted starts again.
+    ///
+    /// Where calls can outlive their sender, one may land after a later one of the same seed and physical index. An older
+    /// cursor costs a scan of what was scanned already; a marker is better kept, because a cursor in its place has the
+    /// next run scan the index once more.
     fn save_cursor(
         &self,
         index: &IndexName,
