@@ -389,7 +389,7 @@ fn faults(random: &mut Random, options: &Options, schema: &Schema) -> Vec<Fault>
     for _ in 0..options.hand_faults {
         let at = step(random);
         let index = random.below(schema.indexes.len() as u64) as usize;
-        let act = match random.below(11) {
+        let act = match random.below(12) {
             0..3 => Act::LosePosition,
             3 => Act::DeleteIndex { index },
             4 => Act::Redefine { index },
@@ -418,7 +418,7 @@ fn situation(random: &mut Random, faults: &mut Vec<Fault>) {
     let kill = |random: &mut Random, node| Act::Kill { node, restart_ms: random.between(1, 50) };
     let nth = random.below(12) as u32;
     let (before, after) = (Moment::Before, Moment::After);
-    match random.below(11) {
+    match random.below(12) {
         // A write is held, and lands when its run has died and another one has begun, or has given it up.
         0 => {
             add(Point::Flush, before, nth, Act::Hold { ms: random.between(30, 800) });
@@ -426,7 +426,7 @@ fn situation(random: &mut Random, faults: &mut Vec<Fault>) {
         }
         1 | 7 => add(Point::Flush, before, nth / 2, Act::Hold { ms: random.between(300, 3000) }),
         // What is staged is torn.
-        2 | 8 => add(Point::Sync, before, 4 + random.below(24) as u32, kill(random, Node::Index)),
+        2 | 8 | 10 => add(Point::Sync, before, 4 + random.below(24) as u32, kill(random, Node::Index)),
         // Someone drains while a call waits to be made again.
         3 => {
             let within_ms = random.pick(&[0, 20, 500]);

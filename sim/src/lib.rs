@@ -15,6 +15,7 @@ pub mod outcome;
 pub mod plan;
 pub mod random;
 pub mod run;
+pub mod shrink;
 pub mod swarm;
 pub mod trace;
 

@@ -1,20 +1,32 @@
 //! What failed is kept.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::plan::Plan;
 
 /// Writes a failing plan to a file. Returns the line that replays it: this one, or one that names the file.
 pub(super) fn keep(plan: &Plan, line: Option<String>) -> String {
     let name = plan.title.replace(|character: char| !character.is_ascii_alphanumeric(), "-");
-    let name = format!("{}.json", name.chars().take(80).collect::<String>());
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("failures");
-    let written =
-        fs::create_dir_all(&directory).and_then(|()| fs::write(directory.join(&name), plan.to_text()));
-    match (written, line) {
-        (Ok(()), Some(line)) => format!("{line}   # plan: sim/failures/{name}"),
-        (Ok(()), None) => format!("cargo sim -- replay sim/failures/{name}"),
+    let path = place(&format!("{}.json", name.chars().take(80).collect::<String>()));
+    match (write(&path, plan), line) {
+        (Ok(()), Some(line)) => format!("{line}   # plan: {}", path.display()),
+        (Ok(()), None) => format!("cargo sim -- replay {}", path.display()),
         (Err(error), line) => format!("{}   # plan not written: {error}", line.unwrap_or_default()),
     }
+}
+
+/// A file among the failures, as seen from where the program was started.
+pub(super) fn place(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("failures").join(name);
+    let here = std::env::current_dir().ok();
+    let relative = here.and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()));
+    relative.unwrap_or(path)
+}
+
+/// Errors: the file, and why it cannot be written.
+pub(super) fn write(path: &Path, plan: &Plan) -> Result<(), String> {
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+    let written = made.and_then(|()| fs::write(path, plan.to_text()));
+    written.map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -7,6 +7,7 @@ mod given;
 mod kill_points;
 mod meta;
 mod run;
+mod shrink;
 mod swarm;
 
 use std::ffi::OsString;
@@ -29,6 +30,8 @@ The simulation of Syncline.
   cargo sim -- kill-points [PLAN.json] [--pairs all|none|N] [--jobs J]
                                           the engine killed at every point of a plan, or of all in sim/plans/kill/,
                                           one at a time and in pairs, of which all are run, or one in N
+  cargo sim -- shrink PLAN.json [--out FILE]
+                                          a failing plan, or --seed N, reduced to what it takes to fail in the same check
   cargo sim -- plan --seed N              the plan of a seed, to be edited
   cargo sim -- meta --seeds A..B          each seed twice: the traces must be the same, byte for byte
 
@@ -43,6 +46,7 @@ struct Args {
     seeds: Range<u64>,
     jobs: usize,
     pairs: Pairs,
+    out: Option<PathBuf>,
 }
 
 /// Does what the arguments say.
@@ -69,6 +73,7 @@ fn perform(args: Args) -> Result<bool, String> {
         "run" | "replay" => Ok(run::run(&Given::new(&args)?)),
         "swarm" => Ok(swarm::swarm(args.seeds, args.jobs)),
         "kill-points" => kill_points::run(args.path.as_deref(), args.pairs, args.jobs),
+        "shrink" => shrink::run(&Given::new(&args)?, args.out),
         "plan" => {
             print!("{}", Given::new(&args)?.plan.to_text());
             Ok(true)
@@ -82,14 +87,22 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, lexopt::Error> {
     use lexopt::Arg::{Long, Short, Value};
     let mut parser = lexopt::Parser::from_args(args);
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut args =
-        Args { command: None, path: None, seed: None, seeds: 0..1000, jobs, pairs: Pairs::OneIn(1) };
+    let mut args = Args {
+        command: None,
+        path: None,
+        seed: None,
+        seeds: 0..1000,
+        jobs,
+        pairs: Pairs::OneIn(1),
+        out: None,
+    };
     while let Some(arg) = parser.next()? {
         match arg {
             Long("seed") => args.seed = Some(parser.value()?.parse()?),
             Long("seeds") => args.seeds = parser.value()?.parse_with(range)?,
             Long("jobs") => args.jobs = parser.value()?.parse()?,
             Long("pairs") => args.pairs = parser.value()?.parse_with(pairs)?,
+            Long("out") => args.out = Some(PathBuf::from(parser.value()?)),
             Long("help") | Short('h') => return Ok(Args { command: None, ..args }),
             Value(value) if args.command.is_none() => args.command = Some(value.string()?),
             Value(value) if args.path.is_none() => args.path = Some(PathBuf::from(value)),

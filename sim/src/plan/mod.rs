@@ -3,13 +3,16 @@
 //! A seed is only a way to draw one ([`draw`](crate::draw)). A plan is kept, edited, reduced and replayed; it stays valid
 //! where the drawing, or the number of random decisions of a build, changes.
 
+mod plain;
+mod text;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 /// A whole run: the world, what happens in it, and what goes wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Plan {
     /// What the run shows, or what it once broke, in a sentence.
     pub title: String,
@@ -18,8 +21,10 @@ pub struct Plan {
     /// The tables, and the indexes over them.
     pub schema: Schema,
     /// The rows that are there before anything is captured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<Statement>,
     /// What is committed while the engine runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub workload: Vec<Transaction>,
     /// How the database behaves.
     pub source: Source,
@@ -30,11 +35,12 @@ pub struct Plan {
     /// How the engine is configured.
     pub engine: Engine,
     /// What goes wrong, in any order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,
 }
 
 /// The tables, and the indexes over them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schema {
     /// The tables.
@@ -52,6 +58,7 @@ pub struct Table {
     /// How many columns its key has.
     pub key_columns: usize,
     /// What its rows refer to, each by the first column of the other table's key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refs: Vec<Ref>,
 }
 
@@ -62,6 +69,7 @@ pub struct Ref {
     /// The table referred to.
     pub table: String,
     /// Where the column is a part of the key: which. Else it is a column of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_column: Option<usize>,
 }
 
@@ -74,12 +82,16 @@ pub struct Index {
     /// Its root table.
     pub root: String,
     /// Tables that refer to the root: their rows are parts of its documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<String>,
     /// Tables that the root refers to: their rows are parts of its documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<String>,
     /// A table whose rows are parts of every document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub everywhere: Option<String>,
     /// Whether documents that fail are quarantined, instead of ending the run.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub skips: bool,
 }
 
@@ -94,10 +106,13 @@ pub enum Statement {
         /// The key.
         key: Vec<i64>,
         /// The refs that are columns of their own, in the order of the table's.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         refs: Vec<i64>,
         /// How many bytes the row brings to its documents, besides.
+        #[serde(default, skip_serializing_if = "is_default")]
         bytes: usize,
         /// Who will not have it.
+        #[serde(default, skip_serializing_if = "is_default")]
         poison: Poison,
     },
     /// Deletes a row, if it is there.
@@ -153,9 +168,9 @@ pub struct Span {
     pub max: u64,
 }
 
-/// How the database behaves.
+/// How the database behaves. What a file leaves out is as plain as can be; so it is with all settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Source {
     /// Whether changes carry the row as it was before.
     pub before_images: bool,
@@ -177,7 +192,7 @@ pub struct Source {
 
 /// How the index behaves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Sink {
     /// Whether it refuses a write that is older than what it holds. Where it does not, it takes a request only while its
     /// sender waits for the answer.
@@ -196,7 +211,7 @@ pub struct Sink {
 
 /// How the network behaves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Network {
     /// How long a message travels.
     pub latency_us: Span,
@@ -206,7 +221,7 @@ pub struct Network {
 
 /// How the engine is configured, as in `syncline::config`, and how soon it comes back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Engine {
     /// `BatchPolicy::max_changes`.
     pub max_changes: usize,
@@ -483,17 +498,6 @@ impl Act {
     }
 }
 
-impl Plan {
-    /// The plan that a text holds. Errors: where the text is none, and why.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        serde_json::from_str(text).map_err(|error| error.to_string())
-    }
-
-    /// The plan as a text that people can read and edit.
-    #[must_use]
-    pub fn to_text(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).expect("a plan is plain data, with text for keys");
-        text.push('\n');
-        text
-    }
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
