@@ -393,7 +393,7 @@ fn faults(random: &mut Random, options: &Options, schema: &Schema) -> Vec<Fault>
             0..3 => Act::LosePosition,
             3 => Act::DeleteIndex { index },
             4 => Act::Redefine { index },
-            5 => Act::RefuseCredentials {
+            5 | 6 => Act::RefuseCredentials {
                 node: random.pick(&[Node::Database, Node::Index]),
                 ms: random.between(1, 500),
             },

@@ -7,7 +7,8 @@ use std::task::ready;
 use std::time::Duration;
 
 use syncline::{
-    Alarms, BatchPolicy, Engine, EngineError, FailurePolicies, FailurePolicy, Limits, Report, RetryPolicy,
+    Alarms, BatchPolicy, Engine, EngineError, FailurePolicies, FailurePolicy, FaultKind, Limits, Report,
+    RetryPolicy,
 };
 use tokio::time::sleep;
 
@@ -130,7 +131,8 @@ fn judge_end(world: &World, outcome: &Result<Report, EngineError>, drained: bool
                 world.fail(Check::Ended, "a run ended, though its stream goes on".to_owned());
             }
         }
-        Err(EngineError::Failed { .. }) if !healed => {}
+        Err(EngineError::Failed { fault, .. })
+            if !healed && (fault.kind() == FaultKind::Transient || !world.plan.faults.is_empty()) => {}
         Err(EngineError::DocumentsRejected(..)) if !healed && is_poisoned(&world.plan) => {}
         Err(error) => world.fail(Check::Ended, format!("a run ended without a reason: {error}")),
     }

@@ -1,6 +1,6 @@
 //! What a run of the engine has under way, counted at its ports: for the checks of its limits, and for the marks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::judge::Broken;
 use crate::outcome::Check;
@@ -17,6 +17,10 @@ pub(crate) struct Gauges {
     /// Changes that the stream has given, and that were resolved.
     captured: u64,
     resolved: u64,
+    /// Documents of resolved changes that no build was asked for since.
+    dirty: BTreeSet<Doc>,
+    /// How many documents the newest resolves have brought.
+    fan_outs: VecDeque<usize>,
     /// A flush has become durable since the last confirm.
     pub(crate) flushed_since_confirm: bool,
     /// A table is being scanned.
@@ -54,13 +58,27 @@ impl Gauges {
         bound("captured changes that are not resolved", held as usize, limits.changes)
     }
 
-    pub(crate) fn on_resolved(&mut self, changes: usize) {
+    /// Changes are resolved to these documents. Nothing is resolved at or above the dirty limit, so beyond it there is only
+    /// what was under way then: of the others that may have been answered since, each was issued while this one was, or
+    /// was under way when this one was issued.
+    pub(crate) fn on_resolved(
+        &mut self,
+        changes: usize,
+        docs: BTreeSet<Doc>,
+        limits: &Engine,
+    ) -> Result<(), Broken> {
         self.resolved += changes as u64;
+        self.fan_outs.push_front(docs.len());
+        self.fan_outs.truncate(limits.resolves.saturating_mul(2));
+        self.dirty.extend(docs);
+        let most = limits.documents + self.fan_outs.iter().sum::<usize>();
+        bound("documents that wait to be built", self.dirty.len(), most)
     }
 
     pub(crate) fn on_build(&mut self, docs: &[Doc], limits: &Engine) -> Result<(), Broken> {
         for doc in docs {
             *self.on_their_way.entry(doc.clone()).or_default() = 1;
+            self.dirty.remove(doc);
         }
         bound("documents of a build", docs.len(), limits.max_documents)?;
         let most = limits.units.saturating_mul(limits.max_documents);

@@ -28,6 +28,8 @@ pub(crate) struct Judge {
     durable: BTreeMap<Doc, usize>,
     /// The oldest state that a document of a physical index may still show: its place in the history.
     shown: BTreeMap<(u64, Doc), usize>,
+    /// Documents that someone refused for their content, at any time.
+    refused: BTreeSet<Doc>,
     /// Positions from which the source could resume.
     checkpoints: BTreeSet<u64>,
     /// Everything up to here was judged when it was confirmed.
@@ -51,6 +53,11 @@ impl Judge {
         if itself {
             self.changed_itself.insert(doc.clone(), at);
         }
+    }
+
+    /// Someone refuses a document for its content.
+    pub(crate) fn on_refused(&mut self, doc: &Doc) {
+        self.refused.insert(doc.clone());
     }
 
     /// The source could resume from here.
@@ -116,6 +123,10 @@ impl Judge {
                 // and is owed by the change that turned it.
                 if !itself && self.changed_itself.get(doc).is_some_and(|turned| turned > at) {
                     continue;
+                }
+                if self.refused.contains(doc) {
+                    let what = format!("@{position} was confirmed, but {doc:?} of @{at} is not recorded");
+                    return Err((Check::Recorded, what));
                 }
                 let what = format!("@{position} was confirmed, but {doc:?} as of @{at} is not durable");
                 return Err((Check::Durable, what));

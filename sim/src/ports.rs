@@ -176,10 +176,12 @@ impl DocumentBuilder for Documents {
         let most = world.plan.engine.resolve_changes;
         world.judge(bound("changes of a resolve", changes.len(), most));
         let mut resolved = Resolved::with_capacity(changes.len());
+        let mut docs = BTreeSet::new();
         for ids in self.find(changes).await? {
+            docs.extend(ids.iter().map(|id| doc_of(id, &world.names)));
             resolved.push(ids);
         }
-        world.with(|state| state.gauges.on_resolved(changes.len()));
+        world.judge(world.with(|state| state.gauges.on_resolved(changes.len(), docs, &world.plan.engine)));
         Ok(resolved)
     }
 
@@ -202,6 +204,7 @@ impl DocumentBuilder for Documents {
         let healed = world.with(|state| state.healed);
         let built = built.into_iter().zip(ids).map(|((doc, body), id)| match body {
             Some(body) if body.poison == Poison::Unbuildable && !healed => {
+                world.with(|state| state.judge.on_refused(&doc));
                 Err(FailedDocument { id: id.clone(), fault: Fault::content("it cannot be built") })
             }
             Some(body) => {

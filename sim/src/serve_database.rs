@@ -129,7 +129,8 @@ fn confirm(world: &World, incarnation: u64, position: u64) -> Reply {
 }
 
 fn scan(world: &World, table: usize, after: Option<&[i64]>, incarnation: u64) -> Reply {
-    let created = world.with(|state| state.database.created.get(incarnation as usize - 1).copied());
+    let number = usize::try_from(incarnation).ok().and_then(|number| number.checked_sub(1));
+    let created = world.with(|state| state.database.created.get(number?).copied());
     let Some(created) = created else {
         world.fail(Check::ResumePoint, "a table was read before a resume point existed".to_owned());
         return done();

@@ -165,8 +165,9 @@ async fn flush(world: &World, request: &Request, writes: &[Written], nth: u32, t
         _ => Poison::None,
     };
     if writes.iter().any(|written| poison(written) == Poison::Refused) {
-        if writes.len() > 1 {
-            world.mark(Mark::Halved);
+        match writes {
+            [alone] => world.with(|state| state.judge.on_refused(&alone.doc)),
+            _ => world.mark(Mark::Halved),
         }
         return Err(Failed::content("the request is malformed"));
     }
@@ -179,6 +180,7 @@ async fn flush(world: &World, request: &Request, writes: &[Written], nth: u32, t
             }
             let doc: Doc = written.doc.clone();
             if poison(written) == Poison::Rejected {
+                state.judge.on_refused(&doc);
                 rejected.push(doc);
             } else if throttle > 0 && mix(u64::from(nth) ^ at as u64).is_multiple_of(u64::from(throttle)) {
                 throttled.push(doc);
