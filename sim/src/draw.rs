@@ -1,7 +1,7 @@
 //! A seed draws a plan: first every rate, size and delay, zero included, then the plan from those. Schema, settings,
 //! workload and faults draw from generators of their own.
 
-use std::fmt;
+use serde::Serialize;
 
 use crate::plan::{
     Act, At, Engine, Fault, Index, Kind, Moment, Network, Node, Plan, Point, Poison, Ref, Schema, Sink,
@@ -10,7 +10,7 @@ use crate::plan::{
 use crate::random::Random;
 
 /// What is drawn before the plan itself: how much of everything.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Options {
     /// Rows that are there at the start.
     pub rows: u64,
@@ -69,14 +69,6 @@ impl Options {
             situations: 0,
             ..self
         }
-    }
-}
-
-impl fmt::Display for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = format!("{self:?}");
-        let inner = text.trim_start_matches("Options { ").trim_end_matches(" }");
-        f.write_str(&inner.replace(": ", " "))
     }
 }
 

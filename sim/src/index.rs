@@ -2,6 +2,7 @@
 //! and would be torn by a crash.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use syncline::{Seed, SeedState};
@@ -63,6 +64,8 @@ pub(crate) struct Settled {
     pub(crate) writes: u64,
     pub(crate) stale: u64,
     pub(crate) dead: u64,
+    /// Documents that were written, or deleted, in words.
+    pub(crate) landed: String,
     /// Runs whose writes landed.
     pub(crate) runs: BTreeSet<u64>,
     pub(crate) broken: Option<Broken>,
@@ -190,6 +193,8 @@ impl Index {
                     return;
                 }
                 settled.writes += 1;
+                let sign = if body.is_some() { '+' } else { '-' };
+                let _ = write!(settled.landed, " {sign}{doc:?}");
                 settled.runs.insert(run);
                 let text = body.as_ref().map(|body| &body.text);
                 if let Err(broken) = judge.on_written(generation, &doc, text) {

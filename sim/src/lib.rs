@@ -17,6 +17,7 @@ pub mod random;
 pub mod run;
 pub mod shrink;
 pub mod swarm;
+pub mod timeline;
 pub mod trace;
 
 mod chaos;

@@ -17,6 +17,8 @@ pub enum Lane {
     Build,
     /// Documents being written, and the quarantine.
     Flush,
+    /// What is durable in the indexes.
+    Index,
     /// The seeding of indexes.
     Seed,
     /// Confirmed positions.
@@ -29,13 +31,14 @@ pub enum Lane {
 
 impl Lane {
     /// All lanes, in the order in which they are drawn.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Source,
-        Self::Capture,
         Self::Engine,
+        Self::Capture,
         Self::Resolve,
         Self::Build,
         Self::Flush,
+        Self::Index,
         Self::Seed,
         Self::Ack,
         Self::Fault,
@@ -52,6 +55,7 @@ impl Lane {
             Self::Resolve => "resolve",
             Self::Build => "build",
             Self::Flush => "flush",
+            Self::Index => "index",
             Self::Seed => "seed",
             Self::Ack => "ack",
             Self::Fault => "fault",

@@ -250,6 +250,9 @@ impl World {
                 state.gauges.flushed_since_confirm = true;
             }
         });
+        if settled.writes > 0 {
+            self.say(Lane::Index, format_args!("durable{}", settled.landed));
+        }
         if let Some((check, what)) = settled.broken {
             self.fail(check, what);
         }

@@ -9,6 +9,7 @@ mod meta;
 mod run;
 mod shrink;
 mod swarm;
+mod timeline;
 
 use std::ffi::OsString;
 use std::ops::Range;
@@ -32,6 +33,8 @@ The simulation of Syncline.
                                           one at a time and in pairs, of which all are run, or one in N
   cargo sim -- shrink PLAN.json [--out FILE]
                                           a failing plan, or --seed N, reduced to what it takes to fail in the same check
+  cargo sim -- timeline PLAN.json --svg FILE
+                                          a plan, or --seed N, as a picture: a lane for each stage, time to the right
   cargo sim -- plan --seed N              the plan of a seed, to be edited
   cargo sim -- meta --seeds A..B          each seed twice: the traces must be the same, byte for byte
 
@@ -47,6 +50,7 @@ struct Args {
     jobs: usize,
     pairs: Pairs,
     out: Option<PathBuf>,
+    svg: Option<PathBuf>,
 }
 
 /// Does what the arguments say.
@@ -74,6 +78,7 @@ fn perform(args: Args) -> Result<bool, String> {
         "swarm" => Ok(swarm::swarm(args.seeds, args.jobs)),
         "kill-points" => kill_points::run(args.path.as_deref(), args.pairs, args.jobs),
         "shrink" => shrink::run(&Given::new(&args)?, args.out),
+        "timeline" => timeline::run(&Given::new(&args)?, args.svg.as_deref()),
         "plan" => {
             print!("{}", Given::new(&args)?.plan.to_text());
             Ok(true)
@@ -95,6 +100,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, lexopt::Error> {
         jobs,
         pairs: Pairs::OneIn(1),
         out: None,
+        svg: None,
     };
     while let Some(arg) = parser.next()? {
         match arg {
@@ -103,6 +109,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, lexopt::Error> {
             Long("jobs") => args.jobs = parser.value()?.parse()?,
             Long("pairs") => args.pairs = parser.value()?.parse_with(pairs)?,
             Long("out") => args.out = Some(PathBuf::from(parser.value()?)),
+            Long("svg") => args.svg = Some(PathBuf::from(parser.value()?)),
             Long("help") | Short('h') => return Ok(Args { command: None, ..args }),
             Value(value) if args.command.is_none() => args.command = Some(value.string()?),
             Value(value) if args.path.is_none() => args.path = Some(PathBuf::from(value)),
