@@ -133,7 +133,7 @@ fn describe(world: &World, call: &Call) -> String {
         Call::Stream { session } => format!("more of session {session}"),
         Call::Confirm { incarnation, position } => format!("confirm @{position} of slot {incarnation}"),
         Call::Scan { table, after, .. } => {
-            format!("scan {} after {after:?}", world.shape.table_name(*table))
+            format!("scan {} {}", world.shape.table_name(*table), from_where(after))
         }
         Call::Resolve { lookups, visible } => format!("look up {} seen at @{visible}", lookups.len()),
         Call::Build { docs, visible } => format!("build {docs:?} seen at @{visible}"),
@@ -151,11 +151,21 @@ fn describe(world: &World, call: &Call) -> String {
         Call::CaughtUp => "caught up".to_owned(),
         Call::SeedState { index, .. } => format!("how far is {}", name(index)),
         Call::Clear { index, .. } => format!("clear {}", name(index)),
-        Call::Cursor { generation, after, .. } => format!("cursor of {} {after:?}", physical(generation)),
+        Call::Cursor { generation, after, .. } => {
+            format!("cursor {} of {}", from_where(after), physical(generation))
+        }
         Call::Mark { generation, .. } => format!("mark {} seeded", physical(generation)),
         Call::Load => "load the quarantine".to_owned(),
         Call::Record { docs } => format!("record {docs:?}"),
         Call::Release { docs } => format!("release {docs:?}"),
+    }
+}
+
+/// Where a scan goes on.
+fn from_where(after: &Option<Vec<i64>>) -> String {
+    match after {
+        None => "at the start".to_owned(),
+        Some(key) => format!("after {key:?}"),
     }
 }
 

@@ -148,9 +148,11 @@ impl<F: FnMut(&Plan) -> bool, P: FnMut(Progress)> Reducer<F, P> {
             plan.workload.drain(from..to);
         });
         self.cut(&|plan| plan.workload.len(), |plan, from, to| {
-            let waited: u64 = plan.workload.drain(from..to).map(|transaction| transaction.after_ms).sum();
+            // The shortest sleep is a millisecond.
+            let waits = plan.workload.drain(from..to).map(|transaction| transaction.after_ms.max(1));
+            let waited: u64 = waits.sum();
             if let Some(next) = plan.workload.get_mut(from) {
-                next.after_ms += waited;
+                next.after_ms = next.after_ms.max(1) + waited;
             }
         });
     }

@@ -1,6 +1,7 @@
 //! One plan, with everything that happens: from a seed, or from a file.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -11,28 +12,36 @@ use crate::outcome::{Failure, Outcome};
 use crate::run::simulate;
 use crate::shrink::Size;
 
+const HOW_TO_READ: &str = concat!(
+    "  seconds lane      what: > a request arrives, < it is answered, #: its number; ",
+    "0/7 is document 7 of index 0"
+);
+
 /// Prints what a plan is made of, everything that happens, and the verdict. Returns whether it holds.
 pub(super) fn run(given: &Given) -> bool {
+    let result = simulate(&given.plan);
+    let mut text = makeup(given);
+    tell(given, &result, &mut text);
+    // Whoever looks at the first lines only closes the pipe: that is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    result.is_ok()
+}
+
+fn makeup(given: &Given) -> String {
     let plan = &given.plan;
-    println!("{}\n", plan.title);
+    let mut text = format!("{}\n\n", plan.title);
     if let Some(options) = &given.options {
-        print!("{}", settings("drawn", options));
+        text += &settings("drawn", options);
     }
-    print!(
-        "{}{}{}{}",
-        settings("source", &plan.source),
-        settings("sink", &plan.sink),
-        settings("network", &plan.network),
-        settings("engine", &plan.engine)
-    );
+    text += &settings("source", &plan.source);
+    text += &settings("sink", &plan.sink);
+    text += &settings("network", &plan.network);
+    text += &settings("engine", &plan.engine);
     for index in &plan.schema.indexes {
-        print!("{}", settings("index", index));
+        text += &settings("index", index);
     }
-    println!("plan      {}", Size::of(plan));
-    println!(
-        "\n  seconds lane      what: > a request arrives, < it is answered, #: its number; 0/7 is document 7 of index 0"
-    );
-    tell(given, &simulate(plan))
+    let _ = writeln!(text, "plan      {}\n\n{HOW_TO_READ}", Size::of(plan));
+    text
 }
 
 /// Names and values, in as many lines as it takes.
@@ -57,30 +66,28 @@ fn settings(name: &str, of: &impl Serialize) -> String {
     text + &line.replace('"', "") + "\n"
 }
 
-/// Prints what happened, and the verdict.
-fn tell(given: &Given, result: &Result<Outcome, Failure>) -> bool {
+/// What happened, and the verdict.
+fn tell(given: &Given, result: &Result<Outcome, Failure>, text: &mut String) {
     let outcome = match result {
         Ok(outcome) => outcome,
         Err(failure) => &failure.outcome,
     };
-    print!("{}", outcome.trace.to_text());
-    let mut faults = String::new();
-    for (name, count) in &outcome.faults {
-        let _ = write!(faults, " {name} {count},");
-    }
+    *text += &outcome.trace.to_text();
+    let faults: Vec<String> = outcome.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let marks: Vec<&str> = outcome.marks.keys().map(|mark| mark.name()).collect();
-    if faults.is_empty() {
-        faults.push_str(" none");
-    }
-    println!("\nfaults:{}", faults.trim_end_matches(','));
-    println!("met: {}", marks.join(", "));
-    println!("trace {}", outcome.trace.hash());
-    match result {
+    let or_none = |list: String| if list.is_empty() { "none".to_owned() } else { list };
+    let _ = writeln!(text, "\nfaults: {}", or_none(faults.join(", ")));
+    let _ = writeln!(text, "met: {}", or_none(marks.join(", ")));
+    let _ = writeln!(text, "trace {}", outcome.trace.hash());
+    let _ = match result {
         Ok(outcome) => {
             let seconds = outcome.simulated_us as f64 / 1e6;
-            println!("HOLDS after {seconds:.3} s, {} starts, {} commits", outcome.starts, outcome.commits);
+            let (starts, commits) = (outcome.starts, outcome.commits);
+            writeln!(
+                text,
+                "HOLDS after {seconds:.3} s, {starts} starts of the engine, {commits} transactions"
+            )
         }
-        Err(failure) => println!("BROKEN {failure}\n{}", keep(&given.plan, Some(given.line()))),
-    }
-    result.is_ok()
+        Err(failure) => writeln!(text, "BROKEN {failure}\n{}", keep(&given.plan, Some(given.line()))),
+    };
 }

@@ -21,18 +21,20 @@ impl<F: FnMut(&Plan) -> bool, P: FnMut(Progress)> Reducer<F, P> {
         }
     }
 
-    /// Zero, else halves for as long as those fail too, else one less.
+    /// Zero, else the least that fails, as if all that are greater failed too.
     fn number(&mut self, path: &str) {
         let Some(number) = self.at(path).filter(|number| *number > 0) else { return };
         if self.set_number(path, 0) {
             return;
         }
-        let mut number = number;
-        while number > 1 && self.set_number(path, number / 2) {
-            number /= 2;
-        }
-        while number > 1 && self.set_number(path, number - 1) {
-            number -= 1;
+        let (mut holds, mut fails) = (0, number);
+        while fails - holds > 1 {
+            let middle = holds + (fails - holds) / 2;
+            if self.set_number(path, middle) {
+                fails = middle;
+            } else {
+                holds = middle;
+            }
         }
     }
 

@@ -1,12 +1,12 @@
 //! Time along the page. Where nothing happens for long, most of it is left out.
 
 /// A stretch without anything is drawn no wider than this.
-const GAP_MAX: f64 = 70.0;
+const GAP_MAX: f64 = 45.0;
 /// How wide a millisecond is at most, and at least.
 const MS_MAX: f64 = 9.0;
-const MS_MIN: f64 = 0.6;
+const MS_MIN: f64 = 0.25;
 /// As wide as a picture gets, where a millisecond does not become too narrow for it.
-const WIDTH: f64 = 5000.0;
+const WIDTH: f64 = 2600.0;
 /// Where time begins, to the right of the names of the lanes.
 pub(super) const LEFT: f64 = 90.0;
 

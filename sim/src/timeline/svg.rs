@@ -230,12 +230,14 @@ fn color(lane: Lane) -> &'static str {
         Lane::Index => "#116329",
         Lane::Seed => "#a475f9",
         Lane::Ack => "#2da44e",
-        Lane::Fault | Lane::Check => "#cf222e",
+        Lane::Check => "#1a7f37",
+        Lane::Fault => "#cf222e",
     }
 }
 
 fn draw(svg: &mut String, lane: Lane, item: &Item, labelled: bool, scale: &Scale, y: f64) {
-    let (x, color) = (scale.x(item.from_us), color(lane));
+    let color = if item.shape == Shape::Broken { "#cf222e" } else { color(lane) };
+    let x = scale.x(item.from_us);
     let class = match item.end {
         End::Done => "",
         End::Failed => " class=\"failed\"",
