@@ -1,7 +1,7 @@
 //! A run as a picture: a lane for each stage, time from left to right.
 //!
-//! The trace is gathered into items ([`items`]), time is laid out along the page ([`scale`]), items that would cover each
-//! other go into rows of their lane, and all of it is written as SVG ([`svg`]), which any browser shows.
+//! The trace is gathered into items (`items`), time is laid out along the page (`scale`), items that would cover each
+//! other go into rows of their lane, and all of it is written as SVG (`svg`), which any browser shows.
 
 mod items;
 mod scale;
