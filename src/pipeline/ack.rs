@@ -32,6 +32,8 @@ pub(super) struct Ack {
     since: Option<Instant>,
     /// How many changes of earlier streams were captured.
     foreign: u64,
+    /// The stream was opened again, and nothing has been sent since: the source may have forgotten the newest confirm.
+    unsure: bool,
 }
 
 impl Ack {
@@ -62,6 +64,13 @@ impl Ack {
         self.acknowledged_changes = self.changes.pushed();
         self.since = None;
         self.foreign = self.changes.pushed();
+        self.unsure = false;
+    }
+
+    /// The stream was opened again. What is acknowledged is sent once more where it comes again, or else an idle source that
+    /// has forgotten it would keep its log until the next change.
+    pub(super) fn on_reopened(&mut self) {
+        self.unsure = true;
     }
 
     /// Whether a change that is owed belongs to the stream that is open.
@@ -83,6 +92,10 @@ impl Ack {
 
     /// A position that is already known came again, with more changes of the run before it: those are settled with it.
     fn repeat(&mut self, checkpoint: Checkpoint) {
+        if self.unsure {
+            self.safe = Some(checkpoint);
+            return;
+        }
         match self.safe.as_mut().or(self.sent.as_mut()) {
             Some(known) => *known = checkpoint,
             None => self.confirm(checkpoint),
@@ -101,6 +114,7 @@ impl Ack {
 
     /// The position to send now: the newest that is safe, or once more the one whose confirm failed.
     pub(super) fn send(&mut self) -> Option<Position> {
+        self.unsure &= self.safe.is_none();
         self.sent = self.safe.take().or(self.sent);
         self.sent.map(|checkpoint| checkpoint.position)
     }
@@ -130,6 +144,11 @@ impl Ack {
     /// When the oldest of those was captured.
     pub(super) fn since(&self) -> Option<Instant> {
         self.since
+    }
+
+    /// Whether what is acknowledged would be sent again.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.unsure
     }
 
     /// The position that is being confirmed, and the newest that waits.
@@ -163,6 +182,25 @@ mod tests {
         ack.on_checkpoint(Position(20));
         ack.advance();
         assert_eq!((ack.send(), ack.acknowledged()), (None, Some(Position(30))));
+    }
+
+    #[test]
+    fn a_source_that_was_opened_again_is_told_again_once() {
+        let mut ack = Ack::default();
+        ack.on_checkpoint(Position(10));
+        ack.advance();
+        assert_eq!(ack.send(), Some(Position(10)));
+        ack.on_confirmed();
+        ack.on_reopened();
+        ack.on_checkpoint(Position(9));
+        ack.advance();
+        assert!(!ack.is_ready(), "what is acknowledged never goes back");
+        for told in [Some(Position(10)), None] {
+            ack.on_checkpoint(Position(10));
+            ack.advance();
+            assert_eq!(ack.is_ready().then(|| ack.send()).flatten(), told);
+            ack.on_confirmed();
+        }
     }
 
     #[test]

@@ -123,10 +123,11 @@ impl<B: fmt::Debug> Pipeline<B> {
         let (sent, safe) = self.ack.outgoing();
         writeln!(
             text,
-            "ack sent {:?} safe {:?} last {:?} latest {:?} unacknowledged {} alarm {:?}",
+            "ack sent {:?} safe {:?} last {:?} unsure {} latest {:?} unacknowledged {} alarm {:?}",
             sent.map(|mark| self.checkpoint(mark)),
             safe.map(|mark| self.checkpoint(mark)),
             self.ack.acknowledged(),
+            self.ack.is_unsure(),
             self.ack.changes.latest().map(|mark| self.checkpoint(*mark)),
             self.ack.unacknowledged(),
             self.ack.since().map(|since| self.alarm(since)),

@@ -175,6 +175,8 @@ impl<B> Pipeline<B> {
             self.dirty.forget_visibility();
             self.capture.best = None;
             self.seeding.restart(stream, self.config.skip_backfill);
+        } else {
+            self.ack.on_reopened();
         }
         if !self.capture.started {
             self.capture.started = true;
