@@ -118,7 +118,7 @@ impl Chaos {
                 }
             }
             Act::Drain { within_ms } => self.drain(within_ms),
-            Act::Fail { .. } | Act::Lose | Act::Hold { .. } | Act::Throttle { .. } => {}
+            Act::Fail { .. } | Act::Lose | Act::Hold { .. } | Act::Throttle { .. } | Act::LeaveOut => {}
         }
     }
 

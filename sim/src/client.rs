@@ -33,7 +33,10 @@ impl Client {
     pub(crate) async fn connect(world: Arc<World>, run: u64) -> Arc<Self> {
         let endpoint =
             Endpoint::bind("0.0.0.0:0").await.expect("a node has enough ports for one endpoint a run");
-        let definitions = world.with(|state| state.definitions.clone());
+        let definitions = world.with(|state| {
+            state.definitions_of_run.clone_from(&state.definitions);
+            state.definitions.clone()
+        });
         Arc::new(Self {
             endpoint,
             run,

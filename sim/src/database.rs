@@ -57,6 +57,8 @@ pub(crate) struct Database {
     frozen: Option<(u64, u64)>,
     /// The greatest position that was ever confirmed.
     pub(crate) best_confirmed: u64,
+    /// Whether the positions of each slot begin again.
+    restarts_positions: bool,
 }
 
 impl Database {
@@ -73,6 +75,7 @@ impl Database {
             visible: vec![(0, 1)],
             frozen: None,
             best_confirmed: 0,
+            restarts_positions: plan.source.restarts_positions,
         };
         let _ = database.apply(shape, &plan.rows, 1, true);
         for (doc, body) in database.tables.documents(shape, 1) {
@@ -217,6 +220,7 @@ impl Database {
 
     /// The next items of a session, at most so many; `None` where it is not open any more.
     pub(crate) fn next(&mut self, number: u64, most: usize) -> Option<Portion> {
+        let base = self.slot.as_ref().map_or(0, |slot| self.base(slot.incarnation));
         let session = self.session.as_mut().filter(|session| session.number == number)?;
         let mut portion = Portion { items: Vec::new(), again: 0 };
         while portion.items.len() < most {
@@ -230,7 +234,7 @@ impl Database {
                 None => {
                     // What no table of the schema shows is told by the next keepalive alone.
                     if !logged.changes.is_empty() {
-                        portion.items.push(Position(logged.position).into());
+                        portion.items.push(Position(logged.position - base).into());
                         session.checkpoint = logged.position;
                     }
                     session.transaction += 1;
@@ -246,7 +250,13 @@ impl Database {
         if let Some(session) = &mut self.session {
             session.checkpoint = self.newest;
         }
-        self.newest
+        self.newest - self.slot.as_ref().map_or(0, |slot| self.base(slot.incarnation))
+    }
+
+    /// What the positions of a slot, as its streams name them, are counted from.
+    pub(crate) fn base(&self, incarnation: u64) -> u64 {
+        let place = incarnation.checked_sub(1).filter(|_| self.restarts_positions);
+        place.and_then(|place| self.created.get(place as usize)).copied().unwrap_or_default()
     }
 
     /// Goes back in the stream that is open, inside the transaction that it stands in, or else to the one before. Returns

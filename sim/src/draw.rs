@@ -44,6 +44,8 @@ pub struct Options {
     pub hold_max_ms: u64,
     /// Flushes in 1,000 that throttle some documents.
     pub throttle_permille: u64,
+    /// Builds in 1,000 whose answer lacks a document.
+    pub silence_permille: u64,
     /// Portions of the stream in 1,000 that are given again, or break off.
     pub stream_permille: u64,
     /// How often nodes die, stop or are cut off.
@@ -75,7 +77,16 @@ impl Options {
 /// The plan of a seed, and how much of everything it has.
 #[must_use]
 pub fn draw(seed: u64) -> (Plan, Options) {
-    let options = options(&mut Random::new(seed, "options"));
+    let mut options = options(&mut Random::new(seed, "options"));
+    let contract = &mut Random::new(seed, "contract");
+    options.silence_permille = if contract.permille(850) { 0 } else { contract.between(1, 60) };
+    let churns = contract.permille(200);
+    if churns {
+        // Few documents, that come and go.
+        options.keys = 2;
+        options.remove_permille = contract.between(200, 500);
+        options.pause_max_ms = contract.pick(&[20, 100, 200]);
+    }
     let before_images = !Random::new(seed, "images").permille(250);
     let schema = schema(&mut Random::new(seed, "schema"), before_images);
     let random = &mut Random::new(seed, "workload");
@@ -83,15 +94,28 @@ pub fn draw(seed: u64) -> (Plan, Options) {
     let workload = (0..options.transactions).map(|_| transaction(random, &schema, &options)).collect();
     let settings = &mut Random::new(seed, "settings");
     let sink = sink(settings);
+    let mut source = source(settings, before_images);
+    source.restarts_positions = contract.permille(400);
+    source.refuses_builds = contract.permille(400);
+    let mut faults = faults(&mut Random::new(seed, "faults"), &options, &schema);
+    // Where nothing goes wrong, nothing does.
+    if !faults.is_empty() {
+        faults.extend(silences(contract, &options));
+        faults.extend(absences(contract, &options, &schema));
+        faults.extend(latecomers(contract, churns));
+        faults.extend(refusals(contract));
+        faults.extend(drains(contract));
+        faults.extend(last(contract));
+    }
     let plan = Plan {
         title: format!("seed {seed}"),
         seed,
         rows,
         workload,
-        source: source(settings, before_images),
+        source,
         network: network(settings),
         engine: engine(settings),
-        faults: faults(&mut Random::new(seed, "faults"), &options, &schema),
+        faults,
         sink,
         schema,
     };
@@ -126,6 +150,7 @@ fn options(random: &mut Random) -> Options {
         hold_permille: some(random, 60),
         hold_max_ms: random.pick(&[20, 200, 3000]),
         throttle_permille: some(random, 200),
+        silence_permille: 0,
         stream_permille: some(random, 100),
         node_faults: some(random, 16),
         hand_faults: if random.permille(400) { 0 } else { some(random, 6) },
@@ -242,6 +267,8 @@ fn source(random: &mut Random, before_images: bool) -> Source {
         durable_confirms: random.below(6),
         page_rows: random.between(1, 10) as usize,
         query_us: span(random, &[0, 2_000, 20_000]),
+        refuses_builds: false,
+        restarts_positions: false,
     }
 }
 
@@ -402,6 +429,82 @@ fn faults(random: &mut Random, options: &Options, schema: &Schema) -> Vec<Fault>
         situation(random, &mut faults);
     }
     faults
+}
+
+/// A builder that does not answer for all that it was asked for.
+fn silences(random: &mut Random, options: &Options) -> Vec<Fault> {
+    let builds = (0..60).filter(|_| random.permille(options.silence_permille));
+    let at = |nth| At { point: Point::Build, moment: Moment::After, nth };
+    builds.map(|nth| Fault { at: at(nth), act: Act::LeaveOut }).collect()
+}
+
+/// The position is lost while the engine is away: what happens until it is back is in no stream. It may die again while it
+/// begins anew, after all indexes were cleared for the first time.
+fn absences(random: &mut Random, options: &Options, schema: &Schema) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for _ in 0..if random.permille(750) { 0 } else { random.between(1, 2) } {
+        let nth = random.below(options.transactions) as u32;
+        let at = At { point: Point::Commit, moment: Moment::After, nth };
+        faults.push(Fault { at, act: Act::LosePosition });
+        let restart_ms = random.pick(&[50, 300, 1000]);
+        faults.push(Fault { at, act: Act::Kill { node: Node::Engine, restart_ms } });
+        if random.permille(500) {
+            let indexes = schema.indexes.len() as u64;
+            let nth = (indexes + random.below(indexes)) as u32;
+            let at = At { point: Point::Clear, moment: Moment::Before, nth };
+            faults.push(Fault { at, act: Act::Lose });
+            faults.push(Fault { at, act: Act::Kill { node: Node::Engine, restart_ms: 1 } });
+        }
+    }
+    faults
+}
+
+/// Writes that land long after they were given up, or after their sender has died.
+fn latecomers(random: &mut Random, churns: bool) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for _ in 0..if random.permille(if churns { 200 } else { 800 }) { 0 } else { random.between(2, 8) } {
+        let at = At { point: Point::Flush, moment: Moment::Before, nth: random.below(30) as u32 };
+        faults.push(Fault { at, act: Act::Hold { ms: random.pick(&[100, 300, 1000, 3000]) } });
+        if random.permille(600) {
+            let restart_ms = random.pick(&[1, 20, 200]);
+            faults.push(Fault { at, act: Act::Kill { node: Node::Engine, restart_ms } });
+        }
+    }
+    faults
+}
+
+/// Builds that are refused as a whole, and not at once.
+fn refusals(random: &mut Random) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for _ in 0..if random.permille(850) { 0 } else { random.between(3, 8) } {
+        let at = At { point: Point::Build, moment: Moment::Before, nth: random.below(40) as u32 };
+        faults.push(Fault { at, act: Act::Hold { ms: random.pick(&[20, 100, 300]) } });
+        faults.push(Fault { at, act: Act::Fail { kind: Kind::Content } });
+    }
+    faults
+}
+
+/// Drains in the middle of work.
+fn drains(random: &mut Random) -> Vec<Fault> {
+    let count = if random.permille(800) { 0 } else { random.between(1, 3) };
+    let mut drain = |_| {
+        let point = random.pick(&[Point::Stream, Point::Resolve, Point::Build, Point::Flush, Point::Confirm]);
+        let at = At { point, moment: Moment::After, nth: random.below(30) as u32 };
+        Fault { at, act: Act::Drain { within_ms: random.pick(&[0, 20, 500, 500]) } }
+    };
+    (0..count).map(&mut drain).collect()
+}
+
+/// Something goes wrong last of all, when everything else may be done.
+fn last(random: &mut Random) -> Option<Fault> {
+    let node = random.pick(&[Node::Engine, Node::Database, Node::Database, Node::Index]);
+    let act = match random.below(20) {
+        0..5 => Act::Kill { node, restart_ms: random.between(1, 100) },
+        5 => Act::LosePosition,
+        6 => Act::BreakStream,
+        _ => return None,
+    };
+    Some(Fault { at: At { point: Point::End, moment: Moment::Before, nth: 0 }, act })
 }
 
 /// Faults that belong together, at a place where they meet.

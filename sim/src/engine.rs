@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::ready;
 use std::time::Duration;
 
+use syncline::error::Stage;
 use syncline::{
     Alarms, BatchPolicy, Engine, EngineError, FailurePolicies, FailurePolicy, FaultKind, Limits, Report,
     RetryPolicy,
@@ -16,7 +17,7 @@ use crate::client::Client;
 use crate::marks::Mark;
 use crate::observer::Ear;
 use crate::outcome::Check;
-use crate::plan::{Moment, Plan, Point, Poison, Statement};
+use crate::plan::{Act, Moment, Plan, Point, Poison, Statement};
 use crate::ports::{Capture, Documents, Index, Store};
 use crate::trace::Lane;
 use crate::world::{CHAOS, World};
@@ -35,9 +36,11 @@ pub(crate) async fn engine(world: Arc<World>) {
         world.pass(Point::Start, Moment::Before).await;
         let client = Client::connect(world.clone(), run).await;
         let outcome = live(&world, client).await;
+        let now_us = world.now_us();
         let drained = world.with(|state| {
-            state.is_running = false;
-            state.drain_within_ms.take().is_some()
+            let drained = state.drain_within_ms.is_some();
+            state.end_run(now_us);
+            drained
         });
         judge_end(&world, &outcome, drained);
         sleep(Duration::from_millis(world.plan.engine.restart_ms)).await;
@@ -123,7 +126,7 @@ fn build(plan: &Plan, world: &Arc<World>, client: Arc<Client>) -> Engine<Capture
 
 /// A run ends because it was drained, or for a reason that a fault explains.
 fn judge_end(world: &World, outcome: &Result<Report, EngineError>, drained: bool) {
-    let healed = world.with(|state| state.healed);
+    let healed = world.with(|state| state.healed && state.run > state.run_at_heal);
     match outcome {
         Ok(report) => {
             world.say(Lane::Engine, format_args!("run ended: {} unacknowledged", report.unacknowledged));
@@ -131,9 +134,17 @@ fn judge_end(world: &World, outcome: &Result<Report, EngineError>, drained: bool
                 world.fail(Check::Ended, "a run ended, though its stream goes on".to_owned());
             }
         }
+        Err(EngineError::Failed { attempts, fault, .. })
+            if fault.kind() == FaultKind::Transient && *attempts < world.plan.engine.attempts =>
+        {
+            world.fail(Check::Ended, format!("a run ended after {attempts} attempts: {fault}"));
+        }
         Err(EngineError::Failed { fault, .. })
             if !healed && (fault.kind() == FaultKind::Transient || !world.plan.faults.is_empty()) => {}
         Err(EngineError::DocumentsRejected(..)) if !healed && is_poisoned(&world.plan) => {}
+        Err(EngineError::Contract { stage: Stage::Build, .. }) if !healed && is_silent(&world.plan) => {
+            world.mark(Mark::LeftOut);
+        }
         Err(error) => world.fail(Check::Ended, format!("a run ended without a reason: {error}")),
     }
 }
@@ -149,6 +160,11 @@ fn is_poisoned(plan: &Plan) -> bool {
         || plan.faults.iter().any(|fault| refuses(&fault.act))
 }
 
+/// Whether a builder may leave out a document that it was asked for.
+fn is_silent(plan: &Plan) -> bool {
+    plan.faults.iter().any(|fault| fault.act == Act::LeaveOut)
+}
+
 /// The engine's node dies: what that cut short.
 pub(crate) fn on_killed(world: &World) {
     let now_us = world.now_us();
@@ -162,7 +178,6 @@ pub(crate) fn on_killed(world: &World) {
         if state.database.slot.is_none() && state.database.slots > 0 {
             state.mark(Mark::PositionLostAndCrash);
         }
-        state.is_running = false;
-        state.drain_within_ms = None;
+        state.end_run(now_us);
     });
 }

@@ -229,6 +229,9 @@ impl Index {
                 // One that lands late must not take a newer record with it.
                 if self.recorded.get(&doc).is_some_and(|held| *held <= version) {
                     self.recorded.remove(&doc);
+                    if let Err(broken) = judge.on_released(&doc) {
+                        settled.broken.get_or_insert(broken);
+                    }
                 }
             }
         }

@@ -32,8 +32,9 @@ pub(crate) struct Judge {
     refused: BTreeSet<Doc>,
     /// Positions from which the source could resume.
     checkpoints: BTreeSet<u64>,
-    /// Everything up to here was judged when it was confirmed.
+    /// Everything up to here was judged when it was confirmed, from where its stream begins.
     judged: u64,
+    since: u64,
 }
 
 impl Judge {
@@ -132,8 +133,29 @@ impl Judge {
                 return Err((Check::Durable, what));
             }
         }
-        self.judged = position;
+        (self.judged, self.since) = (position, since);
         Ok(())
+    }
+
+    /// Documents are to be recorded in the quarantine: whether they are at fault.
+    pub(crate) fn on_recorded<'a>(&self, docs: impl IntoIterator<Item = &'a Doc>) -> Result<(), Broken> {
+        match docs.into_iter().find(|doc| !self.refused.contains(doc)) {
+            Some(doc) => Err((Check::Recorded, format!("{doc:?} was quarantined for no fault of its own"))),
+            None => Ok(()),
+        }
+    }
+
+    /// A document leaves the quarantine: whether what was acknowledged because it stood there is durable by now.
+    pub(crate) fn on_released(&self, doc: &Doc) -> Result<(), Broken> {
+        let place = self.place(doc, self.judged);
+        let at = self.history.get(doc).map_or(0, |history| history[place].0);
+        let durable = self.durable.get(doc).copied().unwrap_or_default();
+        if at <= self.since || durable >= place {
+            return Ok(());
+        }
+        let what =
+            format!("{doc:?} left the quarantine, but as of @{at}, which is confirmed, it is not durable");
+        Err((Check::Recorded, what))
     }
 
     /// An index is marked as seeded since a position. Whether every document that stood there then is durable in it, as it

@@ -50,6 +50,8 @@ marks! {
     PositionLostWhileSeeding => "the position lost during a seeding",
     /// The engine died between the loss of its position and the next opening.
     PositionLostAndCrash => "the position lost, then a crash",
+    /// A position was confirmed of a stream whose positions had begun again.
+    PositionsRestarted => "positions that began again",
     /// A row vanished while no resume point existed.
     VanishedUnseen => "a row vanished unseen",
     /// An index was seeded again over old contents.
@@ -72,8 +74,12 @@ marks! {
     Quarantined => "a document quarantined",
     /// A document left the quarantine.
     Released => "a document released",
+    /// A builder left out a document that it was asked for.
+    LeftOut => "a document left out by the builder",
     /// A call was refused for its content and came again as a part.
     Halved => "a call halved",
+    /// A build was refused as a whole and came again as a part.
+    BuildHalved => "a build halved",
     /// A missing document was deleted.
     DeletedMissing => "a missing document deleted",
     /// A drain found something to work off.

@@ -77,9 +77,15 @@ async fn handle(world: Arc<World>, node: Node, endpoint: Endpoint, from: SocketA
                 return;
             }
             Act::Hold { ms } => sleep(Duration::from_millis(ms)).await,
+            Act::LeaveOut => {
+                if let Ok(Answer::Built(built)) = &mut reply {
+                    built.pop();
+                }
+            }
             _ => {}
         }
     }
+    blame(&world, &request.call, &reply);
     if let Err(failed) = &reply {
         world.enter(lane, Phase::End, request.number, format_args!("{point:?} failed: {}", failed.text));
     } else {
@@ -87,6 +93,23 @@ async fn handle(world: Arc<World>, node: Node, endpoint: Endpoint, from: SocketA
     }
     // A node that is cut off sends into the void, which is not its error.
     let _ = endpoint.send_to_raw(from, request.tag, Box::new(reply)).await;
+}
+
+/// Notes which documents a node has said to be at fault: those that it rejected, and one that stood alone in a request
+/// that was refused for its content.
+fn blame(world: &World, call: &Call, reply: &Reply) {
+    let alone = match call {
+        Call::Flush { writes } if writes.len() == 1 => writes.first().map(|written| &written.doc),
+        Call::Build { docs, .. } if docs.len() == 1 => docs.first(),
+        _ => None,
+    };
+    world.with(|state| match reply {
+        Err(failed) if failed.kind == Kind::Content => {
+            alone.into_iter().for_each(|doc| state.judge.on_refused(doc))
+        }
+        Ok(Answer::Flushed { rejected, .. }) => rejected.iter().for_each(|doc| state.judge.on_refused(doc)),
+        _ => {}
+    });
 }
 
 fn say(world: &World, act: &Act, point: Point, moment: Moment, nth: u32) {
@@ -111,7 +134,7 @@ pub(crate) async fn pause(world: &World, span: Span, point: Point, nth: u32) {
 
 fn lane(point: Point) -> Lane {
     match point {
-        Point::Commit | Point::Lag => Lane::Source,
+        Point::Commit | Point::Lag | Point::End => Lane::Source,
         Point::Start | Point::Poll | Point::Retry | Point::Begin | Point::Ensure | Point::CaughtUp => {
             Lane::Engine
         }

@@ -9,8 +9,9 @@ use syncline::Position;
 use crate::marks::Mark;
 use crate::message::{Answer, Call, Failed, Reply, Request};
 use crate::outcome::Check;
-use crate::plan::Point;
+use crate::plan::{Point, Poison};
 use crate::serve::{done, pause};
+use crate::tables::Body;
 use crate::world::{State, World};
 
 pub(crate) async fn perform(world: &World, request: &Request, nth: u32) -> Reply {
@@ -43,9 +44,19 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32) -> Reply
             let at = seen(world, *visible)?;
             let build = |state: &mut State| {
                 let tables = &state.database.tables;
-                docs.iter().map(|doc| (doc.clone(), tables.document(&world.shape, doc, at))).collect()
+                let built = docs.iter().map(|doc| (doc.clone(), tables.document(&world.shape, doc, at)));
+                (built.collect::<Vec<_>>(), state.healed)
             };
-            Ok(Answer::Built(world.with(build)))
+            let (built, healed) = world.with(build);
+            let is_at_fault = |body: &Body| body.poison == Poison::Unbuildable;
+            let at_fault = built.iter().filter_map(|(_, body)| body.as_ref()).any(is_at_fault);
+            if at_fault && world.plan.source.refuses_builds && !healed {
+                if docs.len() > 1 {
+                    world.mark(Mark::BuildHalved);
+                }
+                return Err(Failed::content("a document of these cannot be built"));
+            }
+            Ok(Answer::Built(built))
         }
         Call::Lag => {
             let lag = world.with(|state| {
@@ -96,12 +107,16 @@ fn confirm(world: &World, incarnation: u64, position: u64) -> Reply {
     let durable_each = world.plan.source.durable_confirms;
     let verdict = world.with(|state| {
         let State { database, judge, index, gauges, .. } = state;
+        let position = position + database.base(incarnation);
         let slot = database.slot.as_ref()?;
         let (since, before) = (slot.created_at, slot.confirmed);
         database.confirm(incarnation, position, durable_each)?;
         gauges.flushed_since_confirm = false;
         let verdict = judge.on_confirm(since, position, &index.recorded);
         let mut marks = Vec::new();
+        if since > 1 && database.base(incarnation) > 0 {
+            marks.push(Mark::PositionsRestarted);
+        }
         if position > before && database.changes_at(position) == 0 {
             marks.push(Mark::IdleCheckpoint);
         }

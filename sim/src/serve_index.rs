@@ -14,10 +14,14 @@ use crate::world::{State, World};
 pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle: u32) -> Reply {
     let point = request.call.point();
     pause(world, world.plan.sink.stage_us, point, nth).await;
-    // Without versions, what lands late does harm: such an index takes requests of those alone who wait for the answer.
-    // The others know by versions, physical indexes and the order of clears what is out of date.
-    let guarded =
-        world.plan.sink.checks_versions && !matches!(request.call, Call::Begin { .. } | Call::Ensure { .. });
+    // Without versions, what lands late does harm: such an index takes requests of those alone who wait for the answer; and,
+    // where it knows the epochs of the dead, the writes of those who waited for it when they died. The others know by
+    // versions, physical indexes and the order of clears what is out of date.
+    let sink = &world.plan.sink;
+    let is_flush = matches!(request.call, Call::Flush { .. });
+    let orphaned = is_flush && sink.checks_epochs && world.is_orphaned(request.run, request.until_us);
+    let lasting = !matches!(request.call, Call::Begin { .. } | Call::Ensure { .. });
+    let guarded = orphaned || (lasting && sink.checks_versions);
     if !guarded && !world.is_awaited(request.run, request.until_us) {
         return Err(Failed::transient("nobody waits for this"));
     }
@@ -65,6 +69,7 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle
         }
         Call::Record { docs } => {
             world.mark(Mark::Quarantined);
+            world.judge(world.with(|state| state.judge.on_recorded(docs.iter().map(|(doc, _)| doc))));
             let ops = docs.iter().map(|(doc, version)| Op::Record(doc.clone(), *version));
             world.with(|state| state.index.stage(ops))
         }
@@ -165,9 +170,8 @@ async fn flush(world: &World, request: &Request, writes: &[Written], nth: u32, t
         _ => Poison::None,
     };
     if writes.iter().any(|written| poison(written) == Poison::Refused) {
-        match writes {
-            [alone] => world.with(|state| state.judge.on_refused(&alone.doc)),
-            _ => world.mark(Mark::Halved),
+        if writes.len() > 1 {
+            world.mark(Mark::Halved);
         }
         return Err(Failed::content("the request is malformed"));
     }
@@ -180,7 +184,6 @@ async fn flush(world: &World, request: &Request, writes: &[Written], nth: u32, t
             }
             let doc: Doc = written.doc.clone();
             if poison(written) == Poison::Rejected {
-                state.judge.on_refused(&doc);
                 rejected.push(doc);
             } else if throttle > 0 && mix(u64::from(nth) ^ at as u64).is_multiple_of(u64::from(throttle)) {
                 throttled.push(doc);

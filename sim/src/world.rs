@@ -38,11 +38,16 @@ pub(crate) struct State {
     passed: BTreeMap<(Point, Moment), u32>,
     /// The faults are over.
     pub(crate) healed: bool,
+    /// The run that was alive when they were: it may end yet on what it met before.
+    pub(crate) run_at_heal: u64,
     /// The run of the engine that is alive, and whether it is.
     pub(crate) run: u64,
     pub(crate) is_running: bool,
-    /// How each index is defined.
+    /// How each index is defined, and how it was when the run started.
     pub(crate) definitions: Vec<u32>,
+    pub(crate) definitions_of_run: Vec<u32>,
+    /// When each run ended.
+    pub(crate) ended_at_us: BTreeMap<u64, u64>,
     /// Until when the database, and the index, refuse the engine's credentials.
     refused_until_us: BTreeMap<Node, u64>,
     pub(crate) requests: u64,
@@ -89,9 +94,12 @@ impl World {
             faults,
             passed: BTreeMap::new(),
             healed: false,
+            run_at_heal: 0,
             run: 0,
             is_running: false,
             definitions: vec![0; names.len()],
+            definitions_of_run: vec![0; names.len()],
+            ended_at_us: BTreeMap::new(),
             refused_until_us: BTreeMap::new(),
             requests: 0,
             outstanding: 0,
@@ -222,6 +230,11 @@ impl World {
         self.with(|state| state.is_running && state.run == run) && now_us < until_us
     }
 
+    /// Whether the sender of a request died while it waited for it.
+    pub(crate) fn is_orphaned(&self, run: u64, until_us: u64) -> bool {
+        self.with(|state| state.ended_at_us.get(&run).is_some_and(|ended| *ended < until_us))
+    }
+
     pub(crate) fn refuse_credentials(&self, node: Node, until_us: u64) {
         self.with(|state| state.refused_until_us.insert(node, until_us));
     }
@@ -278,6 +291,14 @@ impl World {
 }
 
 impl State {
+    /// The run is over, however it ended.
+    pub(crate) fn end_run(&mut self, now_us: u64) {
+        if std::mem::take(&mut self.is_running) {
+            self.ended_at_us.insert(self.run, now_us);
+        }
+        self.drain_within_ms = None;
+    }
+
     /// The run met a hard situation. Those that healing brings about are no merit of the plan.
     pub(crate) fn mark(&mut self, mark: Mark) {
         if self.healed && mark != Mark::Released {
@@ -312,7 +333,7 @@ pub(crate) fn incarnation_of(stream: &str) -> Option<u64> {
 
 fn is_of_request(act: &Act) -> bool {
     match act {
-        Act::Fail { .. } | Act::Lose | Act::Hold { .. } | Act::Throttle { .. } => true,
+        Act::Fail { .. } | Act::Lose | Act::Hold { .. } | Act::Throttle { .. } | Act::LeaveOut => true,
         Act::Redeliver { .. }
         | Act::BreakStream
         | Act::Kill { .. }

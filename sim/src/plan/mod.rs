@@ -188,6 +188,11 @@ pub struct Source {
     pub page_rows: usize,
     /// How long a query takes.
     pub query_us: Span,
+    /// Whether a build in which a document cannot be built is refused as a whole.
+    pub refuses_builds: bool,
+    /// Whether the positions of a stream that takes the place of a lost one begin again, so that those of the old one mean
+    /// something else to it.
+    pub restarts_positions: bool,
 }
 
 /// How the index behaves.
@@ -335,6 +340,9 @@ pub enum Point {
     Mark,
     /// The lag is read.
     Lag,
+    /// The workload is over, and what it left is done, or has been waited for long enough. [`Moment::Before`] only: the last
+    /// thing that goes wrong.
+    End,
     /// A call has failed and is going to be made again. [`Moment::After`] only, and nothing waits for what happens here.
     Retry,
 }
@@ -371,6 +379,8 @@ pub enum Act {
         /// One in so many; not 0.
         one_in: u32,
     },
+    /// A build is answered without its last document.
+    LeaveOut,
     /// The stream goes back so many items, as far as the transaction they belong to goes.
     Redeliver {
         /// How many.
@@ -476,6 +486,7 @@ impl Act {
             (Self::Hold { .. }, Moment::Before) => "hold request",
             (Self::Hold { .. }, Moment::After) => "hold answer",
             (Self::Throttle { .. }, _) => "throttle documents",
+            (Self::LeaveOut, _) => "leave out document",
             (Self::Redeliver { .. }, _) => "redeliver",
             (Self::BreakStream, _) => "break stream",
             (Self::Kill { node: Node::Database, .. }, _) => "kill database",

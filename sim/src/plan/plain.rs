@@ -16,6 +16,8 @@ impl Default for Source {
             durable_confirms: 1,
             page_rows: 10,
             query_us: NONE,
+            refuses_builds: false,
+            restarts_positions: false,
         }
     }
 }
