@@ -13,6 +13,7 @@ pub mod kill_points;
 pub mod marks;
 pub mod outcome;
 pub mod plan;
+pub mod planted;
 pub mod random;
 pub mod run;
 pub mod shrink;

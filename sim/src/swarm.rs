@@ -99,3 +99,35 @@ pub fn swarm(seeds: Range<u64>, jobs: usize, progress: impl Fn(String) + Sync) -
     swarm.seconds = began.elapsed().as_secs_f64();
     swarm
 }
+
+/// The first of these seeds that breaks a promise, and how. `progress` is given a line to overwrite the last one with.
+#[must_use]
+pub fn first(seeds: Range<u64>, jobs: usize, progress: impl Fn(String) + Sync) -> Option<(u64, Failure)> {
+    let next = AtomicU64::new(seeds.start);
+    let found: Mutex<Option<(u64, Failure)>> = Mutex::new(None);
+    let is_over = |seed: u64| {
+        let found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        seed >= seeds.end || found.as_ref().is_some_and(|(first, _)| *first < seed)
+    };
+    let work = || loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if is_over(seed) {
+            return;
+        }
+        if seed.is_multiple_of(20) {
+            progress(format!("\rseed {seed} "));
+        }
+        if let Err(failure) = simulate(&draw(seed).0) {
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            if found.as_ref().is_none_or(|(first, _)| seed < *first) {
+                *found = Some((seed, failure));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(work);
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}

@@ -4,21 +4,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::plan::Plan;
+use crate::planted;
 
 /// Writes a failing plan to a file. Returns the line that replays it: this one, or one that names the file.
 pub(super) fn keep(plan: &Plan, line: Option<String>) -> String {
     let name = plan.title.replace(|character: char| !character.is_ascii_alphanumeric(), "-");
     let path = place(&format!("{}.json", name.chars().take(80).collect::<String>()));
+    let bug = planted::suffix();
     match (write(&path, plan), line) {
-        (Ok(()), Some(line)) => format!("{line}   # plan: {}", path.display()),
-        (Ok(()), None) => format!("cargo sim -- replay {}", path.display()),
+        (Ok(()), Some(line)) => format!("{line}{bug}   # plan: {}", path.display()),
+        (Ok(()), None) => format!("cargo sim -- replay {}{bug}", path.display()),
         (Err(error), line) => format!("{}   # plan not written: {error}", line.unwrap_or_default()),
     }
 }
 
 /// A file among the failures, as seen from where the program was started.
 pub(super) fn place(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("failures").join(name);
+    let path = planted::package().join("failures").join(name);
     let here = std::env::current_dir().ok();
     let relative = here.and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()));
     relative.unwrap_or(path)

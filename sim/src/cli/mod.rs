@@ -6,6 +6,7 @@ mod failures;
 mod given;
 mod kill_points;
 mod meta;
+mod planted;
 mod run;
 mod shrink;
 mod swarm;
@@ -20,6 +21,7 @@ use lexopt::ValueExt as _;
 
 use crate::cli::given::Given;
 use crate::kill_points::Pairs;
+use crate::planted::hunt;
 
 const USAGE: &str = "\
 The simulation of Syncline.
@@ -37,6 +39,10 @@ The simulation of Syncline.
                                           a plan, or --seed N, as a picture: a lane for each stage, time to the right
   cargo sim -- plan --seed N              the plan of a seed, to be edited
   cargo sim -- meta --seeds A..B          each seed twice: the traces must be the same, byte for byte
+  cargo sim -- first --seeds A..B         the first seed that fails
+  cargo sim -- planted [--list] [--bug NAME] [--seeds A..B]
+                                          how many seeds it takes to find each planted bug
+  cargo sim -- ... --bug NAME             any of the other commands, while this bug is awake
 
 A failing seed prints the line that replays it, and writes its plan to sim/failures/.
 ";
@@ -48,6 +54,8 @@ struct Args {
     seed: Option<u64>,
     seeds: Range<u64>,
     jobs: usize,
+    bug: Option<String>,
+    list: bool,
     pairs: Pairs,
     out: Option<PathBuf>,
     svg: Option<PathBuf>,
@@ -73,6 +81,9 @@ fn perform(args: Args) -> Result<bool, String> {
         print!("{USAGE}");
         return Ok(true);
     };
+    if let Some(bug) = args.bug.as_deref().filter(|_| command != "planted") {
+        return planted::divert(bug).map(|status| status.success());
+    }
     match command.as_str() {
         "run" | "replay" => Ok(run::run(&Given::new(&args)?)),
         "swarm" => Ok(swarm::swarm(args.seeds, args.jobs)),
@@ -84,6 +95,12 @@ fn perform(args: Args) -> Result<bool, String> {
             Ok(true)
         }
         "meta" => Ok(meta::meta(args.seeds)),
+        "first" => Ok(planted::first(args.seeds, args.jobs)),
+        "traces" => {
+            print!("{}", hunt::traces(args.seeds));
+            Ok(true)
+        }
+        "planted" => planted::planted(&args),
         other => Err(format!("there is no command `{other}`\n\n{USAGE}")),
     }
 }
@@ -98,6 +115,8 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, lexopt::Error> {
         seed: None,
         seeds: 0..1000,
         jobs,
+        bug: None,
+        list: false,
         pairs: Pairs::OneIn(1),
         out: None,
         svg: None,
@@ -107,6 +126,8 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, lexopt::Error> {
             Long("seed") => args.seed = Some(parser.value()?.parse()?),
             Long("seeds") => args.seeds = parser.value()?.parse_with(range)?,
             Long("jobs") => args.jobs = parser.value()?.parse()?,
+            Long("bug") => args.bug = Some(parser.value()?.string()?),
+            Long("list") => args.list = true,
             Long("pairs") => args.pairs = parser.value()?.parse_with(pairs)?,
             Long("out") => args.out = Some(PathBuf::from(parser.value()?)),
             Long("svg") => args.svg = Some(PathBuf::from(parser.value()?)),

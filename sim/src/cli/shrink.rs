@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::cli::failures;
 use crate::cli::given::Given;
 use crate::plan::Plan;
+use crate::planted;
 use crate::run::simulate;
 use crate::shrink::{Size, shrink};
 
@@ -35,7 +36,7 @@ pub(super) fn run(given: &Given, out: Option<PathBuf>) -> Result<bool, String> {
     let title = format!("{}, reduced: {what}", given.plan.title);
     let out = out.unwrap_or_else(|| beside(given));
     failures::write(&out, &Plan { title, ..small })?;
-    println!("cargo sim -- replay {}", out.display());
+    println!("cargo sim -- replay {}{}", out.display(), planted::suffix());
     Ok(true)
 }
 
