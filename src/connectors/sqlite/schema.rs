@@ -157,7 +157,7 @@ impl Table {
 }
 
 /// The affinity of a declared type, by the rules of SQLite's "Datatypes In SQLite", section 3.1.
-fn affinity(declared: &str, strict: bool) -> Affinity {
+pub(super) fn affinity(declared: &str, strict: bool) -> Affinity {
     let declared = declared.to_ascii_uppercase();
     let has = |part: &str| declared.contains(part);
     if strict && declared == "ANY" {
