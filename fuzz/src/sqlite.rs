@@ -59,6 +59,19 @@ impl<'a> Arbitrary<'a> for Stored {
     }
 }
 
+impl Stored {
+    fn of(value: &Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(value) => Self::Int((*value).into()),
+            Value::Int(value) => Self::Int(*value),
+            Value::Float(value) => Self::Real(*value),
+            Value::Text(text) => Self::Text(text.as_bytes().to_vec()),
+            Value::Bytes(bytes) => Self::Blob(bytes.to_vec()),
+        }
+    }
+}
+
 impl ToSql for Stored {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
@@ -127,6 +140,14 @@ impl Table {
         }
         drop(insert);
         connection
+    }
+
+    /// Deletes the row of this key.
+    pub(crate) fn delete(&self, connection: &Connection, key: &Key) {
+        let stored: Vec<Stored> = key.values().iter().map(Stored::of).collect();
+        let same: Vec<String> = self.key_columns().iter().map(|column| format!("{column} IS ?")).collect();
+        let sql = format!("DELETE FROM t WHERE {}", same.join(" AND "));
+        assert_eq!(connection.execute(&sql, params_from_iter(&stored)).unwrap(), 1);
     }
 
     /// The keys and bodies that it holds, each key `None` where it names no document.

@@ -19,8 +19,10 @@ enum After {
     Nothing,
     /// A row's own key.
     Row(u8),
-    /// Any key.
-    Key(Asked),
+    /// The key of a row that is gone by now.
+    Gone(u8),
+    /// The key of another table.
+    Wider(Asked),
 }
 
 /// See the [module](self).
@@ -32,30 +34,31 @@ pub fn run(bytes: &[u8]) {
     let mut keys: Vec<Key> = rows.into_iter().filter_map(|(key, _)| key).collect();
     keys.retain(|key| !key.values().contains(&Value::Null));
     keys.sort();
-    let after = match case.after {
+    let at = |at: u8| usize::from(at).checked_rem(keys.len());
+    let after = match &case.after {
         After::Nothing => None,
-        After::Row(at) => usize::from(at).checked_rem(keys.len()).map(|at| keys[at].clone()),
-        After::Key(asked) => asked.key().filter(can_be_a_cursor),
+        After::Row(row) => at(*row).map(|at| keys[at].clone()),
+        After::Gone(row) => at(*row).map(|at| {
+            case.table.delete(&connection, &keys[at]);
+            keys.remove(at)
+        }),
+        After::Wider(key) => key.key(),
     };
-    let fits = after.as_ref().is_none_or(|key| key.values().len() == case.table.key_columns().len());
-    let page_rows = usize::from(case.page_rows % 5) + 1;
-    let scanned = scan(&connection, &TableName::new("t").unwrap(), after.clone(), page_rows);
-    if is_readable && fits {
-        keys.retain(|key| Some(key) > after.as_ref());
-        assert_eq!(scanned.expect("a table that can be read"), keys, "after {after:?}");
-    }
-    // A key that is no text ends the scan when it is reached; a cursor of another width is no cursor of the table.
-    else if !fits {
-        assert!(scanned.is_err(), "{after:?} is no key of the table");
-    }
-}
-
-/// A cursor is the key of a row that was scanned: without a NULL, with numbers that SQLite can hold.
-fn can_be_a_cursor(key: &Key) -> bool {
-    let can = |value: &Value| match value {
-        Value::Null | Value::Bool(_) => false,
-        Value::Float(value) => !value.is_nan() && !(*value == 0.0 && value.is_sign_negative()),
-        Value::Int(_) | Value::Text(_) | Value::Bytes(_) => true,
+    let scan = |page_rows: u8| {
+        scan(&connection, &TableName::new("t").unwrap(), after.clone(), usize::from(page_rows % 5) + 1)
     };
-    key.values().iter().all(can)
+    let width = case.table.key_columns().len();
+    match &after {
+        Some(after) if after.values().len() != width => {
+            assert!(scan(case.page_rows).is_err(), "{after:?} is no key of the table");
+        }
+        _ if matches!(case.after, After::Wider(_)) => {}
+        // A key that is no text ends the scan when it is reached.
+        _ if !is_readable => drop(scan(case.page_rows)),
+        _ => {
+            keys.retain(|key| Some(key) > after.as_ref());
+            let scanned = scan(case.page_rows).expect("a table that can be read");
+            assert_eq!(scanned, keys, "after {after:?}");
+        }
+    }
 }

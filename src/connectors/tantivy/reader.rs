@@ -232,6 +232,10 @@ fn check_query(query: &str) -> Result<(), Fault> {
             "the query is {bytes} bytes long; at most {MAX_QUERY_BYTES} are read"
         )));
     }
+    // With some of them tantivy ends the names inside a structure, and panics where a query does.
+    if let Some(control) = query.chars().find(|c| c.is_control() && !c.is_whitespace()) {
+        return Err(Fault::content(format!("the query holds the control character {control:?}")));
+    }
     if query.bytes().filter(|byte| matches!(byte, b'(' | b'[' | b'{')).count() > MAX_QUERY_DEPTH {
         return Err(Fault::content(format!("the query has more than {MAX_QUERY_DEPTH} opening parentheses")));
     }
@@ -282,5 +286,17 @@ impl fmt::Debug for Documents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let next = (self.segment, self.document);
         f.debug_struct("Documents").field("path", &self.path).field("next", &next).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b15_a_query_that_the_library_would_panic_at_is_refused() {
+        assert!(check_query("f.x\0y:1").unwrap_err().message().contains("control character '\\0'"));
+        assert!(check_query("a\tb:\n(c)").is_ok());
+        assert!(check_query(&"(".repeat(65)).is_err());
     }
 }
