@@ -133,7 +133,9 @@ impl<B> Pipeline<B> {
                 },
             }
         }
-        self.dirty.learn_body_bytes(sizes.len(), sizes.iter().sum());
+        // A builder may say anything of its bodies, so that their sum may be more than can be counted to.
+        let bytes = sizes.iter().fold(0_usize, |sum, bytes| sum.saturating_add(*bytes));
+        self.dirty.learn_body_bytes(sizes.len(), bytes);
         unit_mut(&mut self.flights, number).slots = written;
         if let Some(fault) = fault {
             self.build_again(call, number, again, fault);

@@ -82,8 +82,7 @@ fn bodies(
     let width = index.key.len();
     let mut insert = connection.prepare_cached(&insert_sql(width)).map_err(failed())?;
     connection.execute_batch("DELETE FROM temp.syncline_keys").map_err(failed())?;
-    // A key of another width, or with a NULL or a boolean in it, can be no row's.
-    for key in asked.iter().filter(|key| key.values().len() == width && key.values().iter().all(is_stored)) {
+    for key in asked.iter().filter(|key| index.can_name_a_row(key)) {
         insert.execute(params_from_iter(key.values().iter().map(Bound))).map_err(failed())?;
     }
     let mut found = Bodies::new();
@@ -123,10 +122,6 @@ fn insert_sql(width: usize) -> String {
     let columns: Vec<String> = (1..=width).map(|at| format!("k{at}")).collect();
     let places: Vec<String> = (1..=width).map(|at| format!("?{at}")).collect();
     format!("INSERT INTO temp.syncline_keys({}) VALUES ({})", columns.join(", "), places.join(", "))
-}
-
-fn is_stored(value: &Value) -> bool {
-    !matches!(value, Value::Null | Value::Bool(_))
 }
 
 /// Whether SQLite may take these keys for one: its numbers are equal across kinds, and its collations ignore case or

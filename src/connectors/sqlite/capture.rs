@@ -163,19 +163,7 @@ impl ChangeCapture for SqliteCapture {
                 tracing::debug!(?switched, "asked for write-ahead logging");
             }
             let installed = log::install(&database, &connection, &consumer, &tables)?;
-            let read = installed.position;
-            Ok(Reader {
-                database,
-                connection,
-                consumer,
-                tables,
-                installed,
-                page_rows: options.page_rows,
-                data_version: None,
-                shapes: BTreeMap::new(),
-                read,
-                end: read,
-            })
+            Ok(Reader::new(database, connection, consumer, tables, installed, options.page_rows))
         })
         .await?;
         let stream = reader.installed.stream.clone();
@@ -191,7 +179,7 @@ impl ChangeCapture for SqliteCapture {
                         Ok((reader, ready))
                     })
                     .await?;
-                    if ready.is_empty() && reader.read == reader.end {
+                    if ready.is_empty() && reader.is_at_the_end() {
                         tokio::time::sleep(options.poll_interval).await;
                     }
                 }
@@ -295,9 +283,9 @@ struct Known {
 /// was committed, with its whole transaction, before any later one; records never change, and only what this consumer
 /// has confirmed is trimmed. So after the last page the end is a place to resume from, and no page before is.
 #[derive(Debug)]
-struct Reader {
+pub(super) struct Reader {
     database: Database,
-    connection: Connection,
+    pub(super) connection: Connection,
     consumer: String,
     tables: Arc<[TableName]>,
     installed: Installed,
@@ -313,10 +301,47 @@ struct Reader {
 }
 
 impl Reader {
+    pub(super) fn new(
+        database: Database,
+        connection: Connection,
+        consumer: String,
+        tables: Arc<[TableName]>,
+        installed: Installed,
+        page_rows: usize,
+    ) -> Self {
+        let read = installed.position;
+        Self {
+            database,
+            connection,
+            consumer,
+            tables,
+            installed,
+            page_rows,
+            data_version: None,
+            shapes: BTreeMap::new(),
+            read,
+            end: read,
+        }
+    }
+
+    /// As if it had just been opened, with another size of a page.
+    #[cfg(feature = "__fuzz")]
+    pub(super) fn begin_anew(&mut self, page_rows: usize) {
+        let read = self.installed.position;
+        (self.read, self.end, self.page_rows) = (read, read, page_rows);
+        self.data_version = None;
+        self.shapes.clear();
+    }
+
+    /// Whether it has read all that there was when it last looked.
+    pub(super) fn is_at_the_end(&self) -> bool {
+        self.read == self.end
+    }
+
     /// The next items there are: a page of the log, with a checkpoint where that reaches the end. Empty where nothing
     /// was committed, or where a page held only records of others. Errors: stale, where the log was removed meanwhile,
     /// whatever read it was that missed a table of it.
-    fn step(&mut self) -> Result<VecDeque<Captured>, SqliteError> {
+    pub(super) fn step(&mut self) -> Result<VecDeque<Captured>, SqliteError> {
         self.try_step().map_err(|error| match log::is_whole(&self.connection) {
             Ok(false) => self.database.stale("the change log was removed"),
             _ => error,

@@ -73,6 +73,14 @@ impl Index {
         let complete = values.len() == self.key.len() && !values.contains(&Value::Null);
         Some(DocumentId::new(self.name.clone(), Key::new(values).ok().filter(|_| complete)?))
     }
+
+    /// Whether a row of the root table can have this key: as many values as the key has columns, each as its column
+    /// would hold it. Of another key SQLite's comparison may find a row, by converting it, that goes by another name.
+    pub(super) fn can_name_a_row(&self, key: &Key) -> bool {
+        let values = key.values();
+        values.len() == self.key.len()
+            && values.iter().zip(&self.affinities).all(|(value, affinity)| affinity.holds(value))
+    }
 }
 
 impl Route {

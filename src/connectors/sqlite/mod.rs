@@ -92,6 +92,9 @@ mod database;
 mod definition;
 mod documents;
 mod error;
+#[cfg(feature = "__fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod index;
 mod log;
 mod quarantine;

@@ -46,15 +46,7 @@ impl SqliteQuarantine {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SqliteError> {
         let database = Database::new(path);
         let connection = database.connect_or_create()?;
-        connection
-            .execute_batch(
-                "CREATE TABLE IF NOT EXISTS syncline_quarantine(
-                     index_name TEXT NOT NULL, id TEXT NOT NULL, operation TEXT NOT NULL, reason TEXT NOT NULL,
-                     attempts INTEGER NOT NULL, first_at TEXT NOT NULL, last_at TEXT NOT NULL,
-                     epoch INTEGER NOT NULL, build INTEGER NOT NULL,
-                     PRIMARY KEY (index_name, id)) WITHOUT ROWID",
-            )
-            .map_err(database.failed("creating the quarantine"))?;
+        create(&database, &connection)?;
         Ok(Self { connections: Arc::new(Connections::new(database)) })
     }
 
@@ -65,7 +57,22 @@ impl SqliteQuarantine {
     }
 }
 
-fn records(database: &Database, connection: &Connection) -> Result<Vec<QuarantineRecord>, SqliteError> {
+pub(super) fn create(database: &Database, connection: &Connection) -> Result<(), SqliteError> {
+    connection
+        .execute_batch(
+            "CREATE TABLE IF NOT EXISTS syncline_quarantine(
+                 index_name TEXT NOT NULL, id TEXT NOT NULL, operation TEXT NOT NULL, reason TEXT NOT NULL,
+                 attempts INTEGER NOT NULL, first_at TEXT NOT NULL, last_at TEXT NOT NULL,
+                 epoch INTEGER NOT NULL, build INTEGER NOT NULL,
+                 PRIMARY KEY (index_name, id)) WITHOUT ROWID",
+        )
+        .map_err(database.failed("creating the quarantine"))
+}
+
+pub(super) fn records(
+    database: &Database,
+    connection: &Connection,
+) -> Result<Vec<QuarantineRecord>, SqliteError> {
     let failed = || database.failed("reading the quarantine");
     let mut statement = connection
         .prepare_cached(
@@ -105,6 +112,43 @@ fn records(database: &Database, connection: &Connection) -> Result<Vec<Quarantin
     Ok(records)
 }
 
+pub(super) fn record(
+    database: &Database,
+    connection: &Connection,
+    documents: &[QuarantinedDocument],
+) -> Result<(), SqliteError> {
+    let doing = "recording in the quarantine";
+    let transaction = database.write(connection, doing)?;
+    for document in documents {
+        let operation = match document.operation {
+            Operation::Upsert => "upsert",
+            Operation::Delete => "delete",
+        };
+        transaction
+            .prepare_cached(
+                "INSERT INTO syncline_quarantine
+                 SELECT ?1, ?2, ?3, ?4, ?5, now, now, ?6, ?7
+                 FROM (SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now) WHERE true
+                 ON CONFLICT DO UPDATE SET operation = excluded.operation, reason = excluded.reason,
+                     attempts = excluded.attempts, last_at = excluded.last_at, epoch = excluded.epoch,
+                     build = excluded.build",
+            )
+            .and_then(|mut statement| {
+                statement.execute(params![
+                    document.id.index.as_str(),
+                    document.id.sink_id(),
+                    operation,
+                    &*document.reason,
+                    document.attempts,
+                    stored(document.version.epoch.0),
+                    stored(document.version.build),
+                ])
+            })
+            .map_err(database.failed(doing))?;
+    }
+    transaction.commit().map_err(database.failed(doing))
+}
+
 /// SQLite's integers end at 2⁶³ - 1, which no run counts to.
 fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -117,40 +161,7 @@ impl Quarantine for SqliteQuarantine {
 
     async fn record(&self, documents: &[QuarantinedDocument]) -> Result<(), Fault> {
         let documents = documents.to_vec();
-        self.connections
-            .run(move |database, connection| {
-                let doing = "recording in the quarantine";
-                let transaction = database.write(connection, doing)?;
-                for document in &documents {
-                    let operation = match document.operation {
-                        Operation::Upsert => "upsert",
-                        Operation::Delete => "delete",
-                    };
-                    transaction
-                        .prepare_cached(
-                            "INSERT INTO syncline_quarantine
-                             SELECT ?1, ?2, ?3, ?4, ?5, now, now, ?6, ?7
-                             FROM (SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now) WHERE true
-                             ON CONFLICT DO UPDATE SET operation = excluded.operation, reason = excluded.reason,
-                                 attempts = excluded.attempts, last_at = excluded.last_at, epoch = excluded.epoch,
-                                 build = excluded.build",
-                        )
-                        .and_then(|mut statement| {
-                            statement.execute(params![
-                                document.id.index.as_str(),
-                                document.id.sink_id(),
-                                operation,
-                                &*document.reason,
-                                document.attempts,
-                                stored(document.version.epoch.0),
-                                stored(document.version.build),
-                            ])
-                        })
-                        .map_err(database.failed(doing))?;
-                }
-                transaction.commit().map_err(database.failed(doing))
-            })
-            .await
+        self.connections.run(move |database, connection| record(database, connection, &documents)).await
     }
 
     async fn release(&self, documents: &[CuredDocument]) -> Result<(), Fault> {

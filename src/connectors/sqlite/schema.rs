@@ -157,7 +157,7 @@ impl Table {
 }
 
 /// The affinity of a declared type, by the rules of SQLite's "Datatypes In SQLite", section 3.1.
-fn affinity(declared: &str, strict: bool) -> Affinity {
+pub(super) fn affinity(declared: &str, strict: bool) -> Affinity {
     let declared = declared.to_ascii_uppercase();
     let has = |part: &str| declared.contains(part);
     if strict && declared == "ANY" {
@@ -176,6 +176,14 @@ fn affinity(declared: &str, strict: bool) -> Affinity {
 }
 
 impl Affinity {
+    /// Whether a column of this affinity can hold exactly this value.
+    pub(super) fn holds(self, value: &Value) -> bool {
+        match (self, value) {
+            (_, Value::Null | Value::Bool(_)) | (Self::Text, Value::Float(_)) => false,
+            (affinity, value) => affinity.apply(value.clone()) == *value,
+        }
+    }
+
     /// A value as a column of this affinity would hold it, so that a reference names the key it refers to also where
     /// the two columns are declared differently. Floats are left alone where a text is wanted: only SQLite itself
     /// writes them as it does.
@@ -185,7 +193,9 @@ impl Affinity {
             (Self::Real, Value::Int(value)) => Value::Float(value as f64),
             (Self::Integer | Self::Numeric, Value::Float(value)) => number(value),
             (Self::Integer | Self::Numeric | Self::Real, Value::Text(text)) => {
-                let digits = text.trim_matches(|c: char| c.is_ascii_whitespace());
+                // SQLite reads a number up to a NUL, and to it the vertical tab is white space too.
+                let number_text = text.split('\0').next().unwrap_or_default();
+                let digits = number_text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{b}');
                 let looks_numeric = digits.ends_with(|c: char| c.is_ascii_digit() || c == '.')
                     && digits.chars().all(|c| c.is_ascii_digit() || "+-.eE".contains(c));
                 match (digits.parse::<i64>(), digits.parse::<f64>()) {
@@ -267,6 +277,27 @@ mod tests {
             check(&Value::from(text));
         }
         check(&Value::Float(-0.0));
+    }
+
+    #[test]
+    fn white_space_and_ends_are_what_sqlite_takes_for_them() {
+        for text in ["\u{b}7\u{c}", "\t\n\r 7 ", "\u{a0}7", "7\0", "7 \0x", "\07", "7.5\0"] {
+            check(&Value::from(text));
+        }
+    }
+
+    #[test]
+    fn a_column_holds_what_it_would_leave_as_it_is() {
+        let held = |affinity: Affinity| {
+            let values =
+                [Value::from(1), Value::from(1.0), Value::from(0.5), Value::from("1"), Value::from("a")];
+            values.map(|value| affinity.holds(&value))
+        };
+        assert_eq!(held(Affinity::Integer), [true, false, true, false, true]);
+        assert_eq!(held(Affinity::Real), [false, true, true, false, true]);
+        assert_eq!(held(Affinity::Text), [false, false, false, true, true]);
+        assert_eq!(held(Affinity::Blob), [true; 5]);
+        assert!(!Affinity::Blob.holds(&Value::Null));
     }
 
     proptest! {

@@ -20,7 +20,7 @@ use crate::value::Value;
 ///
 /// A row with a NULL in its key has no identity (SQLite lets several have the same one) and is passed over.
 #[derive(Debug)]
-struct Scan {
+pub(super) struct Scan {
     name: TableName,
     table: Table,
     /// Whether the values of a key column are ordered by kind first. SQLite orders integers and floats among each other,
@@ -66,7 +66,7 @@ pub(super) async fn keys(
 impl Scan {
     /// Each opening looks anew at what the columns hold. The cursor counts as one more row: where it stands among the
     /// integers, every float comes after it, also when no integer is left.
-    fn of(
+    pub(super) fn of(
         database: &Database,
         connection: &Connection,
         name: TableName,
@@ -103,7 +103,7 @@ impl Scan {
         Ok(Self { name, table, ranked, passed_over, page_rows })
     }
 
-    fn page(
+    pub(super) fn page(
         &self,
         database: &Database,
         connection: &Connection,

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ::tantivy::TantivyDocument;
 use ::tantivy::schema::{
     FAST, Field, FieldType, INDEXED, OwnedValue, STORED, STRING, Schema, TEXT, TextOptions, Value as _,
+    is_valid_field_name,
 };
 use serde_json::{Map, Value as Json};
 
@@ -60,6 +61,8 @@ impl Layout {
                 "is one of the sink's own"
             } else if field.name.is_empty() || field.name.len() > MAX_NAME_BYTES {
                 "is empty or too long"
+            } else if !is_valid_field_name(&field.name) {
+                "begins with `-`, which leaves out what it stands before in a query"
             } else if field.name.chars().any(char::is_control) {
                 "holds a control character"
             } else if kinds.insert(field.name.as_str(), field.kind).is_some() {
@@ -358,6 +361,7 @@ mod tests {
             message(vec![("_id", FieldKind::Keyword)]).contains("field \"_id\" is one of the sink's own")
         );
         assert!(message(vec![("", FieldKind::Text)]).contains("is empty or too long"));
+        assert!(message(vec![("-a", FieldKind::Text)]).contains("begins with `-`"));
         assert!(message(vec![("a\u{0}", FieldKind::Text)]).contains("control character"));
     }
 

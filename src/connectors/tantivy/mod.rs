@@ -58,7 +58,11 @@
 
 mod call;
 mod fault;
+#[cfg(feature = "__fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod layout;
+mod meta;
 mod payload;
 mod physical;
 mod reader;

@@ -12,6 +12,7 @@ use ::tantivy::{Index, IndexSettings, ReloadPolicy, Searcher, TantivyError, Term
 use super::call::Call;
 use super::fault;
 use super::layout::{self, Layout};
+use super::meta;
 use super::payload::Payload;
 use super::root::{Durable, LEFTOVER, META, Root, holds_index, place};
 use super::versions::Versions;
@@ -52,10 +53,8 @@ impl Physical {
             return Ok(None);
         }
         let failed = |error| fault::tantivy(format!("opening index `{name}`"), &path, error);
-        let index = Durable::open(&path).and_then(Index::open).map_err(failed)?;
-        let metas = index.load_metas().map_err(failed)?;
-        let payload = metas.payload.as_deref().and_then(Payload::parse);
-        let Some((layout, payload)) = Layout::of_schema(index.schema()).zip(payload) else {
+        let (index, metas) = Durable::open(&path).and_then(meta::open).map_err(failed)?;
+        let Some((layout, payload)) = meta::own(&metas) else {
             return Err(Fault::fatal(format!(
                 "the index in {} was not written by this version of the sink; once its directory is removed, it is \
                  created and seeded again",
@@ -299,7 +298,7 @@ impl Physical {
             self.writer = Some(rolled_back.map_err(|error| self.fault("rolling back", error))?);
         }
         // A commit that failed may have taken effect: what is on disk decides.
-        let metas = self.index.load_metas().map_err(|error| self.fault("rolling back", error))?;
+        let metas = meta::load(&self.index).map_err(|error| self.fault("rolling back", error))?;
         if let Some(payload) = metas.payload.as_deref().and_then(Payload::parse) {
             self.payload = payload;
         }
@@ -371,8 +370,7 @@ fn remove_leftovers(path: &Path) -> io::Result<()> {
 /// The epoch of the newest run that wrote to the index in this directory.
 pub(super) fn epoch_of(path: &Path) -> Result<Epoch, Fault> {
     let failed = |error| fault::tantivy("reading the epoch of an index", path, error);
-    let index = Durable::open(path).and_then(Index::open).map_err(failed)?;
-    let metas = index.load_metas().map_err(failed)?;
+    let (_, metas) = Durable::open(path).and_then(meta::open).map_err(failed)?;
     let payload = metas.payload.as_deref().and_then(Payload::parse);
     Ok(payload.map_or(Epoch(0), |payload| payload.epoch))
 }

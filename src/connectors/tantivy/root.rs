@@ -212,7 +212,7 @@ pub(super) fn holds_index(path: &Path) -> Result<bool, Fault> {
 
 /// Whether a file of an index's directory goes by a name that the sink and its library give: those that are replaced whole
 /// and what they are written to first, the locks, and the parts of a segment, which are named after its UUID.
-fn is_own_file(name: &str) -> bool {
+pub(super) fn is_own_file(name: &str) -> bool {
     let segment =
         |stem: &str| stem.len() == 32 && stem.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     [MARKER, META, ".managed.json"].contains(&name)

@@ -1,0 +1,4 @@
+//! See `fuzz::config`.
+#![cfg_attr(fuzzing, no_main)]
+
+fuzz::target!(config);

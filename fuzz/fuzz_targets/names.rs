@@ -1,0 +1,4 @@
+//! See `fuzz::names`.
+#![cfg_attr(fuzzing, no_main)]
+
+fuzz::target!(names);
