@@ -10,6 +10,16 @@ use crate::model::{State, table};
 use crate::op::Wrong;
 
 impl Drive {
+    /// Everything that a driver must not do now is refused, and changes nothing.
+    pub fn misuse_in_every_way(&mut self) {
+        use Wrong::{NeverMade, NoCapture, OtherKind, TimeBack, TooManyChanges, TooManyRows};
+        if self.finished.is_none() {
+            for wrong in [TimeBack, NeverMade, OtherKind, TooManyChanges, TooManyRows, NoCapture] {
+                self.misuse(wrong);
+            }
+        }
+    }
+
     pub(super) fn misuse(&mut self, wrong: Wrong) {
         let mut at = self.now;
         let event = match wrong {
@@ -17,7 +27,11 @@ impl Drive {
                 at = Instant::from_nanos(self.now.as_nanos() - 1);
                 Event::Elapsed
             }
-            Wrong::NeverMade => Event::Done { call: CallId(u64::MAX), result: Ok(()) },
+            Wrong::NeverMade => {
+                let call = CallId(self.newest.0 + 1);
+                self.refused(at, Event::Scanned { call, keys: Vec::new(), then: Then::Idle });
+                Event::Done { call, result: Ok(()) }
+            }
             Wrong::OtherKind => match self.open.first() {
                 None => return,
                 Some(Command::Resolve { call, .. }) => Event::Done { call: *call, result: Ok(()) },
