@@ -111,13 +111,17 @@ impl Proxy {
         late
     }
 
-    /// Forgets all rules. The test fails where one was never used: the fault it is about did not happen.
+    /// Forgets all rules, and tells those that were not used up.
+    pub(crate) fn forget(&self) -> Vec<String> {
+        let left = std::mem::take(&mut *self.shared.rules.lock().unwrap());
+        let left = left.into_iter();
+        left.map(|rule| format!("{} {} ({} times more)", rule.method, rule.path, rule.times)).collect()
+    }
+
+    /// Fails the test where a rule was never used: the fault it is about did not happen.
     #[track_caller]
     pub(crate) fn all_used(&self) {
-        let left: Vec<String> = std::mem::take(&mut *self.shared.rules.lock().unwrap())
-            .into_iter()
-            .map(|rule| format!("{} {} ({} times more)", rule.method, rule.path, rule.times))
-            .collect();
+        let left = self.forget();
         assert!(left.is_empty(), "never met: {left:?}");
     }
 

@@ -81,9 +81,8 @@ pub(crate) async fn ask(server: SocketAddr, method: &str, path: &str) -> Respons
 
 /// The ids and bodies that a search through an alias finds, in the order of the ids.
 pub(crate) async fn found(server: SocketAddr, alias: &str) -> Vec<(String, Json)> {
-    let answer =
-        exchange(server, "POST", &format!("/{alias}/_search"), r#"{"size":1000,"query":{"match_all":{}}}"#);
-    let answer = answer.await.unwrap();
+    let (path, query) = (format!("/{alias}/_search"), r#"{"size":1000,"query":{"match_all":{}}}"#);
+    let answer = exchange(server, "POST", &path, query).await.unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
     let mut hits: Vec<(String, Json)> = answer.json()["hits"]["hits"]
         .as_array()

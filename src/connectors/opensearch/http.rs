@@ -3,20 +3,16 @@
 use std::error::Error;
 use std::fmt;
 use std::io::Write as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Url};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::BuilderVerifierExt as _;
 use serde::de::DeserializeOwned;
 
 use super::date::seconds_of;
+use super::tls;
 use super::wire::Refusal;
 use crate::error::{Fault, FaultKind};
 
@@ -108,7 +104,7 @@ impl Http {
         let builder = Client::builder()
             .timeout(timeout)
             .connect_timeout(timeout.min(Duration::from_secs(10)))
-            .tls_backend_preconfigured(tls(authority)?)
+            .tls_backend_preconfigured(tls::config(authority)?)
             // A redirect would carry documents to where nobody meant to send them.
             .redirect(reqwest::redirect::Policy::none());
         let client = builder.build().map_err(|error| Fault::fatal(error.without_url()))?;
@@ -241,29 +237,6 @@ fn api_key(key: &str) -> Result<HeaderValue, Fault> {
     Ok(value)
 }
 
-/// TLS as rustls does it with ring: with the certificates that the system trusts, or with these and no others.
-fn tls(authority: Option<&[u8]>) -> Result<ClientConfig, Fault> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(Fault::fatal)?;
-    let builder = match authority {
-        None => builder.with_platform_verifier().map_err(Fault::fatal)?,
-        Some(pem) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate
-                    .map_err(|error| Fault::fatal(format!("the certificate authority is no PEM: {error}")))?;
-                roots.add(certificate).map_err(Fault::fatal)?;
-            }
-            if roots.is_empty() {
-                return Err(Fault::fatal("the certificate authority holds no certificate in PEM"));
-            }
-            builder.with_root_certificates(roots)
-        }
-    };
-    Ok(builder.with_no_client_auth())
-}
-
 fn gzip(bytes: &[u8]) -> Result<Vec<u8>, Fault> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
     encoder.write_all(bytes)?;
@@ -272,7 +245,7 @@ fn gzip(bytes: &[u8]) -> Result<Vec<u8>, Fault> {
 
 /// What it means that there was no answer: the request may have been lost, or its answer, or both are still on their way.
 fn transport(what: &str, error: reqwest::Error) -> Fault {
-    let kind = match is_untrusted(&error) || error.is_builder() {
+    let kind = match tls::is_untrusted(&error) || error.is_builder() {
         true => FaultKind::Fatal,
         false => FaultKind::Transient,
     };
@@ -289,28 +262,6 @@ fn transport(what: &str, error: reqwest::Error) -> Fault {
         cause = inner.source();
     }
     Fault::new(kind, message)
-}
-
-/// Whether the server's certificate was refused, which no retry cures.
-fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let inner: Option<&(dyn Error + 'static)> = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            .map(|inner| inner as &(dyn Error + 'static));
-        let found = [Some(error), inner].into_iter().flatten().any(|error| {
-            matches!(
-                error.downcast_ref::<rustls::Error>(),
-                Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
-            )
-        });
-        if found {
-            return true;
-        }
-        cause = inner.or_else(|| error.source());
-    }
-    false
 }
 
 /// The delay that a server asks for: in seconds, or until a date, which is compared with the date of the same answer, so
@@ -377,14 +328,6 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_authority_must_be_one() {
-        for pem in [&b""[..], b"hello", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-            let opened = Http::new("https://c", Credentials::None, Some(pem), Duration::from_secs(1), true);
-            assert_eq!(opened.unwrap_err().kind(), FaultKind::Fatal);
-        }
-    }
-
-    #[test]
     fn statuses_are_told_apart_by_whether_a_retry_helps() {
         let kind = |status| answer(status, "{}").fault("writing").kind();
         assert_eq!([429, 503, 502, 504, 500, 408].map(kind), [FaultKind::Transient; 6]);
@@ -422,12 +365,5 @@ mod tests {
         assert_eq!(asked("soon", date), None);
         assert_eq!(asked("-1", date), None);
         assert_eq!(retry_after(&HeaderMap::new()), None);
-    }
-
-    #[test]
-    fn a_certificate_that_is_not_trusted_ends_the_run() {
-        let bad = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-        assert!(is_untrusted(&std::io::Error::other(bad)));
-        assert!(!is_untrusted(&std::io::Error::other("reset")));
     }
 }

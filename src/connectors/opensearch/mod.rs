@@ -1,4 +1,95 @@
-//! A sink for OpenSearch and Elasticsearch.
+//! A search cluster: a [`Sink`](crate::ports::Sink) that writes to OpenSearch 2 and later, and to Elasticsearch 7.10 and later,
+//! over HTTP; and a [`Quarantine`](crate::ports::Quarantine) beside it.
+//!
+//! ```no_run
+//! use syncline::connectors::opensearch::OpenSearchSink;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let sink = OpenSearchSink::builder("https://search.example:9200")
+//!     .basic_auth("syncline", std::env::var("SEARCH_PASSWORD")?)
+//!     .certificate_authority(std::fs::read("/etc/search/ca.pem")?)
+//!     .build()?;
+//! let quarantine = sink.quarantine();
+//! // `Engine::new(capture, documents, sink).with_quarantine(quarantine)`
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is written
+//!
+//! A body is the text of a JSON object. It goes to the index that its document names, which searches find under this very
+//! name: it is an alias, and has to be one that the server takes (lower case, at most 180 bytes, none of ``\ / * ? " < > | , # :``
+//! or space). Behind it stands a physical index, `<name>-<hash>-<epoch>-<random>`, whose hash is that of its mapping and
+//! settings. It is created with the fields of its mapping and no others: a document with another field, or with a value of
+//! another kind, is rejected with the server's reason, and the others of its flush are written. Numbers are not coerced
+//! from texts. With [`keep_unmapped_fields`](OpenSearchSinkBuilder::keep_unmapped_fields) other fields are kept, unsearched.
+//! An index without a mapping, or whose mapping has no fields, takes what comes, as the server sees fit.
+//!
+//! | field | type |
+//! | --- | --- |
+//! | text, keyword, integer, float, bool | `text`, `keyword`, `long`, `double`, `boolean` |
+//! | object | `object`, whose inner fields the server maps as they come |
+//!
+//! Where the mapping or the settings differ from those that the index was created with, or it was removed or put back by
+//! hand, it is replaced by an empty one, which the engine seeds; searches find nothing, or a part, until then. An index or
+//! an alias of that name that the sink has not created is never touched: the run ends, and says what is in the way.
+//!
+//! # How it is sent
+//!
+//! A flush is cut into bulk requests by bytes and by count, some of which are under way at once, compressed. Each document is
+//! answered for by itself: written; not there when it was to be deleted, which is as good; throttled (429, any 5xx, a
+//! cluster block: an outage is never a document's fault), and retried alone; or rejected. Of a whole request, 413 halves it until
+//! the document that is too large stands alone and is rejected; 429 and 503 throttle its documents, or, with a
+//! `Retry-After`, delay the whole flush for as long; 400 is for the engine to halve; any other 5xx, a time-out, a reset
+//! connection and an answer that is cut off are transient; whatever else, 401 and 403 among it, ends the run. What was
+//! sent twice is written once, by its version.
+//!
+//! A flush returns when the server has synced the documents to its log (`index.translog.durability: request`). Searches see
+//! them when the server refreshes the index by itself, and at once whenever the engine has caught up: only then the sink
+//! asks for a refresh.
+//!
+//! # What is remembered
+//!
+//! The epoch, and for each index the physical index with its UUID, and its seeded marker or cursor, stand in one document of
+//! the index `<prefix>-state`, which is only replaced if nobody has replaced it since it was read (`if_seq_no`). A marker
+//! holds for its stream, its definition and its physical index alone. Without that document everything is seeded again.
+//!
+//! # Late writes
+//!
+//! Every document carries an external version, made of its run and its build, and the server refuses what is not newer than
+//! what it holds. Of a deleted document it keeps the version for [`tombstones`](OpenSearchSinkBuilder::tombstones)
+//! (`index.gc_deletes`), an hour where the server's own default is a minute. That is kept in the memory of the shard, so
+//! that it is also lost when the shard moves, fails over or restarts. A write that was given up and arrives after both,
+//! the deletion and the loss, brings a deleted document back, until the row changes again or the index is seeded.
+//!
+//! A run writes through an alias of its own, `<physical>-e<epoch>`, and the beginning of the next one takes it away, so that
+//! requests of earlier runs that arrive from then on are refused (`require_alias`), and the run that sends them ends. What
+//! the server had already taken up at that moment may still be applied: so
+//! [`refuses_older_epochs`](crate::ports::Guarantees::refuses_older_epochs) is not promised. A deletion by an earlier run makes
+//! the server create an empty index of the alias's name; the next start removes it.
+//!
+//! Clearing starts another physical index, and moves the alias to it and removes the old one in one step. Whatever was sent
+//! before reaches nothing. A late step of an interrupted clear is refused, or leaves an index that nobody names and the
+//! next start removes.
+//!
+//! # What the server must grant
+//!
+//! Within `<prefix>-*`, and within `<name>` and `<name>-*` for each index, the permissions to create and delete indexes, to
+//! manage and read aliases, to read mappings and settings, to read, write and bulk-write documents, and to refresh. In
+//! OpenSearch's terms that is the action group `indices_all` on these patterns, and `indices:data/write/bulk` on the
+//! cluster; in Elasticsearch's, the index privilege `all`, or `manage`, `read` and `write`. Nothing of the cluster's settings is
+//! read or changed. Its `http.max_content_length` must take a bulk request, and
+//! `action.destructive_requires_name` may be set.
+//!
+//! Two sinks that write to one cluster need [prefixes](OpenSearchSinkBuilder::prefix) of their own, and indexes of their own.
+//!
+//! # What it needs
+//!
+//! TLS is that of rustls with ring. Credentials are sent with every request, also over plain HTTP, and to no other host: a
+//! redirect ends the run. They stand in no log, no error and no [`Debug`] text. No proxy is taken from the environment.
+//!
+//! The typed clients of both projects return bulk answers as untyped JSON, and that of Elasticsearch has never left alpha; what
+//! is needed here are a dozen calls, made with `reqwest`.
 
 mod date;
 mod flush;
@@ -8,6 +99,7 @@ mod physical;
 mod quarantine;
 mod sink;
 mod state;
+mod tls;
 pub mod wire;
 
 use std::sync::{Arc, Mutex};
