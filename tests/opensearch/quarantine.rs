@@ -99,6 +99,7 @@ async fn a_record_that_could_not_be_written_is_told(server: Server) {
     let proxy = Proxy::start(Some(server.address)).await;
     let quarantine = builder(&proxy.url()).gzip(false).build().unwrap().quarantine();
     quarantine.record(&[refused(id("books", 1), "no", 1)]).await.unwrap();
+    ask(server.address, "POST", "/syncline-quarantine/_refresh").await;
     let key = ask(server.address, "POST", "/syncline-quarantine/_search").await.json();
     let key: &'static str = key["hits"]["hits"][0]["_id"].as_str().unwrap().to_owned().leak();
     proxy.on("POST", "_bulk", 1, Fault::Items(vec![key], 429, "rejected_execution_exception"));

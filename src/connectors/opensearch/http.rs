@@ -131,7 +131,7 @@ impl Http {
         if let Some(kind) = kind {
             request = request.header(CONTENT_TYPE, kind);
             request = match self.gzip && bytes.len() >= MIN_GZIP_BYTES {
-                true => request.header(CONTENT_ENCODING, "gzip").body(gzip(&bytes)?),
+                true => request.header(CONTENT_ENCODING, "gzip").body(gzip(bytes).await?),
                 false => request.body(bytes),
             };
         }
@@ -237,10 +237,14 @@ fn api_key(key: &str) -> Result<HeaderValue, Fault> {
     Ok(value)
 }
 
-fn gzip(bytes: &[u8]) -> Result<Vec<u8>, Fault> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
-    encoder.write_all(bytes)?;
-    Ok(encoder.finish()?)
+async fn gzip(bytes: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    let compress = move || {
+        let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+        encoder.write_all(&bytes)?;
+        Ok(encoder.finish()?)
+    };
+    // Some megabytes take long enough to hold up whatever else the engine's task is doing.
+    tokio::task::spawn_blocking(compress).await.unwrap_or_else(|error| Err(Fault::fatal(error)))
 }
 
 /// What it means that there was no answer: the request may have been lost, or its answer, or both are still on their way.
