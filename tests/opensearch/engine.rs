@@ -1,7 +1,7 @@
 //! The whole engine, from an SQLite database into a server behind the proxy.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use syncline::connectors::opensearch::OpenSearchSink;
@@ -9,6 +9,7 @@ use syncline::connectors::sqlite::{IndexDefinition, SqliteCapture, SqliteDocumen
 use syncline::driver::Running;
 use syncline::ports::{Field, FieldKind};
 use syncline::{BatchPolicy, Engine, FailurePolicy, RetryPolicy};
+use tokio::time::Instant;
 
 use crate::proxy::{Fault, Proxy};
 use crate::servers::Server;
@@ -86,7 +87,11 @@ fn plant(proxy: &Proxy) {
         Fault::Answer(busy().with("retry-after", "0")),
         Fault::CutAnswer(100),
         Fault::Reset,
-        Fault::Answer(Response::new(413, "")),
+        // A document that is too large by itself would be rejected.
+        Fault::With(Box::new(move |request| match request.text().lines().count() {
+            0..=2 => busy(),
+            _ => Response::new(413, ""),
+        })),
         Fault::Answer(Response::new(502, "<html>")),
         Fault::Items(vec!["3", "50", "7"], 503, "unavailable_shards_exception"),
     ] {

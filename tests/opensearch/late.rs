@@ -16,6 +16,7 @@ crate::on_both! {
     a_write_that_is_late_undoes_nothing
     a_write_that_is_late_reaches_nothing_that_was_cleared
     a_run_that_was_followed_by_another_writes_no_more
+    a_clear_that_stood_still_while_another_run_began_harms_nothing
     a_clear_that_is_late_harms_nothing_at_any_of_its_steps
     a_marker_that_is_late_says_nothing
 }
@@ -108,7 +109,8 @@ async fn a_run_that_was_followed_by_another_writes_no_more(server: Server) {
     flush(&old, [put(id("books", 1), &v(1), (first, 1))]).await;
     let late = proxy.late("POST", "_bulk");
     give_up(try_flush(&old, [put(id("books", 7), &v(7), (first, 2))]), &late).await;
-    let (new, second) = begun(builder(&server.url())).await;
+    let new = builder(&server.url()).build().unwrap();
+    let second = new.begin(Epoch(0)).await.unwrap();
     // What was under way, of a document that the new run has not written.
     let answer = late.deliver().await.json();
     assert_eq!(answer["items"][0]["index"]["status"], 404, "{answer}");
@@ -118,6 +120,7 @@ async fn a_run_that_was_followed_by_another_writes_no_more(server: Server) {
         assert_eq!(fault.kind(), FaultKind::Fatal, "{fault}");
         assert!(fault.message().contains("another run has begun"), "{fault}");
     }
+    new.ensure_index(&books()).await.unwrap();
     let (books, own) = (index("books"), seed("s", "d"));
     for fault in [
         old.mark_seeded(&books, &own).await.unwrap_err(),
@@ -138,6 +141,33 @@ async fn a_run_that_was_followed_by_another_writes_no_more(server: Server) {
     // What the deletion has left is swept by the next run.
     begun(builder(&server.url())).await;
     assert_eq!(indexes(server.address, "books").await.len(), 1);
+}
+
+async fn a_clear_that_stood_still_while_another_run_began_harms_nothing(server: Server) {
+    let proxy = Proxy::start(Some(server.address)).await;
+    // It stands before it reads what is behind the alias, before it reads the state again, and before it moves the alias.
+    for (method, path, nth) in
+        [("GET", "/_alias/books", 1), ("GET", "_doc/state", 2), ("POST", "_aliases", 1)]
+    {
+        let (old, first) = begun(builder(&proxy.url())).await;
+        flush(&old, [put(id("books", 1), &v(1), (first, 1))]).await;
+        for _ in 1..nth {
+            proxy.held(method, path).release();
+        }
+        let held = proxy.held(method, path);
+        let clearing = tokio::spawn(async move { old.clear(&index("books")).await });
+        held.caught().await;
+        let (new, second) = begun(builder(&server.url())).await;
+        new.clear(&index("books")).await.unwrap();
+        flush(&new, [put(id("books", 2), &v(2), (second, 1))]).await;
+        let current = physical(server.address, "books").await;
+        held.release();
+        let fault = clearing.await.unwrap().unwrap_err();
+        assert!(fault.message().contains("may write no more"), "{path}: {fault}");
+        assert_eq!(physical(server.address, "books").await, current, "{path}");
+        flush(&new, [put(id("books", 3), &v(3), (second, 2))]).await;
+        assert_eq!(values(server.address, "books").await, [("2".into(), 2), ("3".into(), 3)], "{path}");
+    }
 }
 
 async fn a_clear_that_is_late_harms_nothing_at_any_of_its_steps(server: Server) {
@@ -165,6 +195,16 @@ async fn a_clear_that_is_late_harms_nothing_at_any_of_its_steps(server: Server) 
     }
     begun(builder(&server.url())).await;
     assert_eq!(indexes(server.address, "books").await.len(), 1);
+    // Where nothing stood behind the alias before.
+    let sink = builder(&proxy.url()).build().unwrap();
+    let run = sink.begin(Epoch(0)).await.unwrap();
+    let late = proxy.late("POST", "_aliases");
+    give_up(try_flush(&sink, [put(id("free", 1), &v(1), (run, 1))]), &late).await;
+    sink.clear(&index("free")).await.unwrap();
+    late.deliver().await;
+    flush(&sink, [put(id("free", 2), &v(2), (run, 2))]).await;
+    physical(server.address, "free").await;
+    assert_eq!(values(server.address, "free").await, [("2".into(), 2)]);
 }
 
 async fn a_marker_that_is_late_says_nothing(server: Server) {

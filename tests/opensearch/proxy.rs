@@ -32,6 +32,8 @@ pub(crate) enum Fault {
     /// Documents of these ids are kept from the server, and answered for with this status and error. For requests that are
     /// not compressed.
     Items(Vec<&'static str>, u16, &'static str),
+    /// The server is asked, and its answer passed on, when the test says so.
+    Held(Arc<Late>),
     /// Nothing is answered, and the server is asked when the test says so.
     Late(Arc<Late>),
 }
@@ -48,6 +50,11 @@ impl Late {
     /// Waits until the request has left its sender.
     pub(crate) async fn caught(&self) {
         self.caught.notified().await;
+    }
+
+    /// Lets it go on.
+    pub(crate) fn release(&self) {
+        self.go.notify_one();
     }
 
     /// Lets it arrive, and tells what the server answered.
@@ -102,6 +109,13 @@ impl Proxy {
     pub(crate) fn on(&self, method: &'static str, path: impl Into<String>, times: usize, fault: Fault) {
         let rule = Rule { method, path: path.into(), fault: Arc::new(fault), times };
         self.shared.rules.lock().unwrap().push(rule);
+    }
+
+    /// The next such request is held up.
+    pub(crate) fn held(&self, method: &'static str, path: impl Into<String>) -> Arc<Late> {
+        let late = Arc::new(Late::default());
+        self.on(method, path, 1, Fault::Held(late.clone()));
+        late
     }
 
     /// The next such request is late.
@@ -214,6 +228,11 @@ async fn answer(request: &Request, fault: Option<&Fault>, server: Option<SocketA
         Some(Fault::LoseAnswer | Fault::HangAnswer) => {
             asked(request).await;
             return None;
+        }
+        Some(Fault::Held(late)) => {
+            late.caught.notify_one();
+            late.go.notified().await;
+            asked(request).await.to_bytes()
         }
         Some(Fault::Late(late)) => {
             let (tell, told) = oneshot::channel();

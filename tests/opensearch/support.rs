@@ -65,11 +65,10 @@ pub(crate) async fn try_flush(
 }
 
 /// Writes documents that must be taken.
-#[track_caller]
-pub(crate) fn flush(
-    sink: &OpenSearchSink,
-    writes: impl IntoIterator<Item = Write<String>>,
-) -> impl Future<Output = ()> {
+pub(crate) fn flush<I>(sink: &OpenSearchSink, writes: I) -> impl Future<Output = ()> + use<I>
+where
+    I: IntoIterator<Item = Write<String>>,
+{
     let writes: Writes<String> = writes.into_iter().collect();
     let sink = sink.clone();
     async move { assert_eq!(sink.flush(&writes, true).await.unwrap(), FlushReport::clean()) }

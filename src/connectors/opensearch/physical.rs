@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 
 use super::http::{Body, Http, segment};
 use super::layout::{Layout, created_by, write_alias, writer_of};
+use super::state::Store;
 use crate::document::Epoch;
 use crate::error::{Fault, FaultKind};
 
@@ -78,8 +79,12 @@ pub(super) async fn uuid(http: &Http, physical: &str) -> Result<Option<String>, 
 /// Makes `physical` what stands behind the alias of its layout, alone, and this run the one that may write to it. The index
 /// that stood there before is removed in the same step, as is `previous`, which was meant to stand there; what others have
 /// put there is not.
+///
+/// The state is looked at before every move, and after what is to be moved was read: a run that has stood still while
+/// another one began finds that one's epoch there, or else asks for the removal of what is gone, and is refused.
 pub(super) async fn expose(
     http: &Http,
+    store: &Store,
     alias: &str,
     owner: &str,
     physical: &str,
@@ -92,16 +97,7 @@ pub(super) async fn expose(
         let there = removed.iter().any(|held| held == physical);
         removed.retain(|held| held != physical);
         for held in &removed {
-            let found = owner_of(http, held).await?;
-            if found.as_deref() != Some(owner) {
-                return Err(Fault::fatal(format!(
-                    "`{alias}` is an alias of `{held}`, which {}; remove the alias, or give the index another name",
-                    match found {
-                        Some(other) => format!("the sink with the prefix `{other}` has created"),
-                        None => "this sink has not created".to_owned(),
-                    }
-                )));
-            }
+            check_owner(http, alias, held, owner).await?;
         }
         if let Some(previous) =
             previous.filter(|previous| *previous != physical && !removed.iter().any(|held| held == previous))
@@ -112,6 +108,10 @@ pub(super) async fn expose(
         let writers = writers(http, physical).await?;
         if there && removed.is_empty() && writers == [epoch] {
             return Ok(());
+        }
+        let state = store.read(http, epoch).await?;
+        if state.indexes.get(alias).is_none_or(|entry| entry.physical != physical) {
+            return Err(Fault::transient(format!("index `{alias}` was replaced meanwhile")));
         }
         let mut actions: Vec<Json> =
             removed.iter().map(|held| json!({ "remove_index": { "index": held } })).collect();
@@ -129,7 +129,19 @@ pub(super) async fn expose(
     Err(fault.with_kind(FaultKind::Transient))
 }
 
-/// Takes the right to write to an index from every run but this one. Nothing, where there is no such index.
+/// Errors: fatal, where an index was not created by this sink.
+async fn check_owner(http: &Http, alias: &str, index: &str, owner: &str) -> Result<(), Fault> {
+    let whose = match owner_of(http, index).await? {
+        Some(found) if found == owner => return Ok(()),
+        Some(other) => format!("the sink with the prefix `{other}` has created"),
+        None => "this sink has not created".to_owned(),
+    };
+    Err(Fault::fatal(format!(
+        "`{alias}` is an alias of `{index}`, which {whose}; remove the alias, or give the index another name"
+    )))
+}
+
+/// Takes the right to write to an index from every earlier run. Nothing, where there is no such index.
 pub(super) async fn fence(http: &Http, physical: &str, epoch: Epoch) -> Result<(), Fault> {
     let writers = writers(http, physical).await?;
     let actions: Vec<Json> = fencing(physical, &writers, epoch).collect();
@@ -140,12 +152,12 @@ pub(super) async fn fence(http: &Http, physical: &str, epoch: Epoch) -> Result<(
 }
 
 fn fencing(physical: &str, writers: &[Epoch], epoch: Epoch) -> impl Iterator<Item = Json> {
-    let others = writers.iter().filter(move |writer| **writer != epoch);
-    others
-        .map(|writer| json!({ "remove": { "index": physical, "alias": write_alias(physical, *writer) } }))
+    let earlier = writers.iter().filter(move |writer| **writer < epoch);
+    earlier
+        .map(
+            move |writer| json!({ "remove": { "index": physical, "alias": write_alias(physical, *writer) } }),
+        )
         .chain([json!({ "add": { "index": physical, "alias": write_alias(physical, epoch) } })])
-        .collect::<Vec<_>>()
-        .into_iter()
 }
 
 async fn move_aliases(http: &Http, actions: Vec<Json>, doing: &str) -> Result<(), (u16, Fault)> {

@@ -116,7 +116,8 @@ impl Shared {
         previous: Option<&str>,
     ) -> Result<Known, Fault> {
         let owner = &self.defaults.owner;
-        physical::expose(&self.http, &layout.alias, owner, &entry.physical, previous, run.epoch).await?;
+        let (alias, physical) = (&layout.alias, &entry.physical);
+        physical::expose(&self.http, &self.store, alias, owner, physical, previous, run.epoch).await?;
         Ok(run.remember(index, entry, layout))
     }
 
@@ -159,12 +160,16 @@ impl Shared {
         }
         let mut targets = Vec::with_capacity(parts.len());
         for (index, part) in parts {
-            let known = self.index(run, index).await?;
-            // Before it is written: what is given up may be written all the same.
-            locked(&run.written).insert(index.clone());
-            targets.push((known.target, part));
+            targets.push((self.index(run, index).await?.target, part));
         }
-        self.sending.send(&self.http, &targets, run.epoch).await
+        let indexes: BTreeSet<IndexName> =
+            writes.iter().map(|write| write.document.id.index.clone()).collect();
+        // Before it is sent, because what is given up may be written all the same; and after, because another flush may
+        // have refreshed meanwhile what was not yet written.
+        locked(&run.written).extend(indexes.iter().cloned());
+        let report = self.sending.send(&self.http, &targets, run.epoch).await;
+        locked(&run.written).extend(indexes);
+        report
     }
 
     /// Makes everything that was written visible to searches.

@@ -23,7 +23,7 @@ pub const EPOCHS: u64 = 1 << (63 - BUILD_BITS);
 #[must_use]
 pub fn external_version(version: crate::document::Version) -> Option<u64> {
     let fits = version.epoch.0 < EPOCHS && version.build < 1 << BUILD_BITS;
-    fits.then(|| version.epoch.0 << BUILD_BITS | version.build)
+    fits.then_some(version.epoch.0 << BUILD_BITS | version.build)
 }
 
 /// The epoch in an external version.
