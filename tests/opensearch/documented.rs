@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use syncline::connectors::opensearch::OpenSearchSink;
 use syncline::document::{Epoch, Write};
 use syncline::error::{Fault, FaultKind};
-use syncline::ports::FlushReport;
+use syncline::ports::{FlushReport, Sink as _};
 
 use crate::proxy::{Fault as Does, Proxy};
 use crate::support::*;
@@ -74,12 +74,11 @@ struct World {
     physical: String,
 }
 
-async fn world() -> World {
-    let proxy = Proxy::start(None).await;
+/// Has the stand-in answer everything but bulk requests, which are each test's own.
+fn stand_in(proxy: &Proxy) -> Arc<Mutex<StandIn>> {
     let server = Arc::new(Mutex::new(StandIn::default()));
     let answering = server.clone();
     let answers = move |request: &Request| answering.lock().unwrap().answer(request);
-    // Bulk requests are each test's own.
     for method in ["GET", "PUT"] {
         let answers = answers.clone();
         proxy.on(method, "/", usize::MAX, Does::With(Box::new(answers)));
@@ -88,6 +87,12 @@ async fn world() -> World {
         let answers = answers.clone();
         proxy.on("POST", path, usize::MAX, Does::With(Box::new(answers)));
     }
+    server
+}
+
+async fn world() -> World {
+    let proxy = Proxy::start(None).await;
+    let server = stand_in(&proxy);
     let (sink, run) = begun(builder(&proxy.url()).gzip(false)).await;
     let physical = server.lock().unwrap().physical.clone();
     World { sink, run, proxy, physical }
@@ -277,4 +282,25 @@ async fn a_delay_until_a_date_is_kept() {
     world.proxy.on("POST", "_bulk", 1, Does::Answer(busy));
     let fault = try_flush(&world.sink, [world.write()]).await.unwrap_err();
     assert_eq!(fault.retry_after(), Some(std::time::Duration::from_secs(60)));
+}
+
+/// <https://www.elastic.co/guide/en/elasticsearch/reference/8.15/indices-aliases.html>: a change that not every node has taken
+/// up within the time limit is answered with success, and `acknowledged: false`.
+#[tokio::test]
+async fn a_change_that_not_every_node_knows_of_is_asked_for_again() {
+    let proxy = Proxy::start(None).await;
+    let unknown = || {
+        Does::Answer(Response::new(200, r#"{"acknowledged":false,"shards_acknowledged":false,"index":"x"}"#))
+    };
+    proxy.on("PUT", "/books-", 1, unknown());
+    proxy.on("POST", "/_aliases", 1, unknown());
+    stand_in(&proxy);
+    let sink = builder(&proxy.url()).build().unwrap();
+    sink.begin(Epoch(0)).await.unwrap();
+    for _ in 0..2 {
+        let fault = sink.ensure_index(&books()).await.unwrap_err();
+        assert_eq!(fault.kind(), FaultKind::Transient, "{fault}");
+        assert!(fault.message().contains("not every node of the cluster"), "{fault}");
+    }
+    sink.ensure_index(&books()).await.unwrap();
 }

@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::http::{Body, Http, segment};
+use super::http::{Answer, Body, Http, segment};
 use super::layout::{Layout, created_by, write_alias, writer_of};
 use super::state::Store;
 use crate::document::Epoch;
@@ -33,6 +33,11 @@ struct IndexSettings {
 #[derive(Deserialize)]
 struct Uuid {
     uuid: String,
+}
+
+#[derive(Deserialize)]
+struct Acknowledged {
+    acknowledged: bool,
 }
 
 #[derive(Deserialize)]
@@ -58,7 +63,7 @@ pub(super) async fn create(http: &Http, layout: &Layout, epoch: Epoch) -> Result
     let physical = layout.physical(epoch);
     let creation = layout.creation(&write_alias(&physical, epoch));
     let answer = http.ask(Method::PUT, &segment(&physical), Body::Json(creation)).await?;
-    answer.done(&format!("creating index `{}`", layout.alias))?;
+    acknowledged(&answer, &format!("creating index `{}`", layout.alias))?;
     match uuid(http, &physical).await? {
         Some(uuid) => Ok((physical, uuid)),
         None => Err(Fault::transient(format!("index `{physical}` was removed just after it was created"))),
@@ -163,10 +168,19 @@ fn fencing(physical: &str, writers: &[Epoch], epoch: Epoch) -> impl Iterator<Ite
 async fn move_aliases(http: &Http, actions: Vec<Json>, doing: &str) -> Result<(), (u16, Fault)> {
     let body = Body::Json(json!({ "actions": actions }));
     let answer = http.ask(Method::POST, "_aliases", body).await.map_err(|fault| (0, fault))?;
-    match answer.is_success() {
-        true => Ok(()),
-        false => Err((answer.status, answer.fault(doing))),
+    acknowledged(&answer, doing).map_err(|fault| (answer.status, fault))
+}
+
+/// Errors: those of the answer; transient, where not every node of the cluster knows of the change yet. One that does not
+/// would refuse to write through an alias that is new, or write through one that is gone.
+fn acknowledged(answer: &Answer, doing: &str) -> Result<(), Fault> {
+    if !answer.is_success() {
+        return Err(answer.fault(doing));
     }
+    let Acknowledged { acknowledged } = answer.json(doing)?;
+    let unknown =
+        || Fault::transient(format!("{doing}: not every node of the cluster has taken it up in time"));
+    if acknowledged { Ok(()) } else { Err(unknown()) }
 }
 
 /// The indexes behind an alias.
