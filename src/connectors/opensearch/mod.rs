@@ -1,0 +1,266 @@
+//! A search cluster: a [`Sink`](crate::ports::Sink) that writes to OpenSearch 2 and later, and to Elasticsearch 7.10 and later,
+//! over HTTP; and a [`Quarantine`](crate::ports::Quarantine) beside it.
+//!
+//! ```no_run
+//! use syncline::connectors::opensearch::OpenSearchSink;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let sink = OpenSearchSink::builder("https://search.example:9200")
+//!     .basic_auth("syncline", std::env::var("SEARCH_PASSWORD")?)
+//!     .certificate_authority(std::fs::read("/etc/search/ca.pem")?)
+//!     .build()?;
+//! let quarantine = sink.quarantine();
+//! // `Engine::new(capture, documents, sink).with_quarantine(quarantine)`
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is written
+//!
+//! A body is the text of a JSON object. It goes to the index that its document names, which searches find under this very
+//! name: it is an alias, and has to be one that the server takes (lower case, at most 180 bytes, none of ``\ / * ? " < > | , # :``
+//! or space). Behind it stands a physical index, `<name>-<hash>-<epoch>-<random>`, whose hash is that of its mapping and
+//! settings. It is created with the fields of its mapping and no others: a document with another field, or with a value of
+//! another kind, is rejected with the server's reason, and the others of its flush are written. Numbers are not coerced
+//! from texts. With [`keep_unmapped_fields`](OpenSearchSinkBuilder::keep_unmapped_fields) other fields are kept, unsearched.
+//! An index without a mapping, or whose mapping has no fields, takes what comes, as the server sees fit.
+//!
+//! | field | type |
+//! | --- | --- |
+//! | text, keyword, integer, float, bool | `text`, `keyword`, `long`, `double`, `boolean` |
+//! | object | `object`, whose inner fields the server maps as they come |
+//!
+//! Where the mapping or the settings differ from those that the index was created with, or it was removed or put back by
+//! hand, it is replaced by an empty one, which the engine seeds; searches find nothing, or a part, until then. An index or
+//! an alias of that name that the sink has not created is never touched: the run ends, and says what is in the way.
+//!
+//! # How it is sent
+//!
+//! A flush is cut into bulk requests by bytes and by count, some of which are under way at once, compressed. Each document is
+//! answered for by itself: written; not there when it was to be deleted, which is as good; throttled (429, any 5xx, a
+//! cluster block: an outage is never a document's fault), and retried alone; or rejected. Of a whole request, 413 halves it until
+//! the document that is too large stands alone and is rejected; 429 and 503 throttle its documents, or, with a
+//! `Retry-After`, delay the whole flush for as long; 400 is for the engine to halve; any other 5xx, a time-out, a reset
+//! connection and an answer that is cut off are transient; whatever else, 401 and 403 among it, ends the run. What was
+//! sent twice is written once, by its version.
+//!
+//! A flush returns when the server has synced the documents to its log (`index.translog.durability: request`). Searches see
+//! them when the server refreshes the index by itself, and at once whenever the engine has caught up: only then the sink
+//! asks for a refresh.
+//!
+//! # What is remembered
+//!
+//! The epoch, and for each index the physical index with its UUID, and its seeded marker or cursor, stand in one document of
+//! the index `<prefix>-state`, which is only replaced if nobody has replaced it since it was read (`if_seq_no`). A marker
+//! holds for its stream, its definition and its physical index alone. Without that document everything is seeded again.
+//!
+//! # Late writes
+//!
+//! Every document carries an external version, made of its run and its build, and the server refuses what is not newer than
+//! what it holds. Of a deleted document it keeps the version for [`tombstones`](OpenSearchSinkBuilder::tombstones)
+//! (`index.gc_deletes`), an hour where the server's own default is a minute. That is kept in the memory of the shard, so
+//! that it is also lost when the shard moves, fails over or restarts. A write that was given up and arrives after both,
+//! the deletion and the loss, brings a deleted document back, until the row changes again or the index is seeded.
+//!
+//! A run writes through an alias of its own, `<physical>-e<epoch>`, and the beginning of the next one takes it away, so that
+//! requests of earlier runs that arrive from then on are refused (`require_alias`), and the run that sends them ends. What
+//! the server had already taken up at that moment may still be applied: so
+//! [`refuses_older_epochs`](crate::ports::Guarantees::refuses_older_epochs) is not promised. A deletion by an earlier run makes
+//! the server create an empty index of the alias's name; the next start removes it.
+//!
+//! Clearing starts another physical index, and moves the alias to it and removes the old one in one step. Whatever was sent
+//! before reaches nothing. A late step of an interrupted clear is refused, or leaves an index that nobody names and the
+//! next start removes.
+//!
+//! # What the server must grant
+//!
+//! Within `<prefix>-*`, and within `<name>` and `<name>-*` for each index, the permissions to create and delete indexes, to
+//! manage and read aliases, to read mappings and settings, to read, write and bulk-write documents, and to refresh. In
+//! OpenSearch's terms that is the action group `indices_all` on these patterns, and `indices:data/write/bulk` on the
+//! cluster; in Elasticsearch's, the index privilege `all`, or `manage`, `read` and `write`. Nothing of the cluster's settings is
+//! read or changed. Its `http.max_content_length` must take a bulk request, and
+//! `action.destructive_requires_name` may be set.
+//!
+//! Two sinks that write to one cluster need [prefixes](OpenSearchSinkBuilder::prefix) of their own, and indexes of their own.
+//!
+//! # What it needs
+//!
+//! TLS is that of rustls with ring. Credentials are sent with every request, also over plain HTTP, and to no other host: a
+//! redirect ends the run. They stand in no log, no error and no [`Debug`] text. No proxy is taken from the environment.
+//!
+//! The typed clients of both projects return bulk answers as untyped JSON, and that of Elasticsearch has never left alpha; what
+//! is needed here are a dozen calls, made with `reqwest`.
+
+mod date;
+mod flush;
+mod http;
+mod layout;
+mod physical;
+mod quarantine;
+mod sink;
+mod state;
+mod tls;
+pub mod wire;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json};
+
+use self::http::{Credentials, Http};
+pub use self::quarantine::{OpenSearchQuarantine, QuarantineRecord};
+use crate::error::Fault;
+
+/// Writes documents to a cluster. Clones are the same sink.
+#[derive(Debug, Clone)]
+pub struct OpenSearchSink {
+    shared: Arc<sink::Shared>,
+}
+
+/// How a sink writes, and as whom. See [`OpenSearchSink::builder`]. Its text shows no credentials.
+#[derive(Clone)]
+#[must_use]
+pub struct OpenSearchSinkBuilder {
+    url: String,
+    credentials: Credentials,
+    authority: Option<Vec<u8>>,
+    timeout: Duration,
+    gzip: bool,
+    prefix: String,
+    sending: flush::Sending,
+    flushes: usize,
+    tombstones: Duration,
+    keeps_unmapped: bool,
+    settings: String,
+}
+
+impl std::fmt::Debug for OpenSearchSinkBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL may hold a password.
+        f.debug_struct("OpenSearchSinkBuilder")
+            .field("credentials", &self.credentials)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OpenSearchSinkBuilder {
+    /// Asks as this user.
+    pub fn basic_auth(self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { credentials: Credentials::Basic { user: user.into(), password: password.into() }, ..self }
+    }
+
+    /// Asks with this key, in the encoded form that the server gave it out in.
+    pub fn api_key(self, encoded: impl Into<String>) -> Self {
+        Self { credentials: Credentials::ApiKey(encoded.into()), ..self }
+    }
+
+    /// Trusts the certificates in this PEM text to sign the server's, and no others. Default: those that the system trusts.
+    pub fn certificate_authority(self, pem: impl Into<Vec<u8>>) -> Self {
+        Self { authority: Some(pem.into()), ..self }
+    }
+
+    /// How long one request may take. Default: 50 s, which is less than an engine gives an attempt, so that the reason is
+    /// told; keep it so.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Whether requests are compressed; answers always may be. Default: yes.
+    pub fn gzip(self, gzip: bool) -> Self {
+        Self { gzip, ..self }
+    }
+
+    /// What the names of the sink's own indexes begin with: `<prefix>-state`, `<prefix>-quarantine`. Two sinks that write
+    /// to one cluster have different ones. Default: `syncline`.
+    pub fn prefix(self, prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), ..self }
+    }
+
+    /// The most bytes of one bulk request, before they are compressed. A document that is larger goes alone. Default: 5 MiB.
+    pub fn request_bytes(self, bytes: usize) -> Self {
+        Self { sending: flush::Sending { max_bytes: bytes, ..self.sending }, ..self }
+    }
+
+    /// The most documents of one bulk request. Default: 1,000.
+    pub fn request_documents(self, documents: usize) -> Self {
+        Self { sending: flush::Sending { max_documents: documents, ..self.sending }, ..self }
+    }
+
+    /// How many bulk requests of one flush are under way at once. Default: 4.
+    pub fn requests(self, requests: usize) -> Self {
+        Self { sending: flush::Sending { requests, ..self.sending }, ..self }
+    }
+
+    /// How many flushes are under way at once, each with its own [`requests`](Self::requests). Default: 1.
+    pub fn flushes(self, flushes: usize) -> Self {
+        Self { flushes, ..self }
+    }
+
+    /// How long the server remembers the versions of deleted documents (`index.gc_deletes`). A write that arrives later than
+    /// that after the deletion of its document brings it back. Default: an hour.
+    pub fn tombstones(self, kept: Duration) -> Self {
+        Self { tombstones: kept, ..self }
+    }
+
+    /// Keeps fields that are not in the mapping of their index, unsearched, instead of having their documents rejected.
+    pub fn keep_unmapped_fields(self) -> Self {
+        Self { keeps_unmapped: true, ..self }
+    }
+
+    /// The settings of every index that is created, as the text of a JSON object that would stand below `index`:
+    /// `{"number_of_shards": 3, "number_of_replicas": 1}`. Where they change, every index is created anew, and seeded.
+    pub fn index_settings(self, json: impl Into<String>) -> Self {
+        Self { settings: json.into(), ..self }
+    }
+
+    /// The sink. It asks nothing of the server yet. Errors: fatal, where a setting, the URL or a certificate cannot be used.
+    pub fn build(self) -> Result<OpenSearchSink, Fault> {
+        let settings: Map<String, Json> = serde_json::from_str(&self.settings).map_err(|error| {
+            Fault::fatal(format!("the settings of indexes are not a JSON object: {error}"))
+        })?;
+        if self.tombstones.as_secs() < 60 {
+            return Err(Fault::fatal("the versions of deleted documents are kept for a minute at the least"));
+        }
+        layout::check_prefix(&self.prefix)?;
+        let http =
+            Http::new(&self.url, self.credentials, self.authority.as_deref(), self.timeout, self.gzip)?;
+        let defaults = layout::Defaults {
+            gc_deletes_seconds: self.tombstones.as_secs(),
+            keeps_unmapped: self.keeps_unmapped,
+            settings,
+            owner: self.prefix.clone(),
+        };
+        Ok(OpenSearchSink {
+            shared: Arc::new(sink::Shared {
+                http,
+                defaults,
+                sending: self.sending,
+                flushes: self.flushes.max(1),
+                store: state::Store::new(&self.prefix),
+                run: Mutex::default(),
+                changing: tokio::sync::Mutex::default(),
+                ensuring: tokio::sync::Mutex::default(),
+            }),
+        })
+    }
+}
+
+impl OpenSearchSink {
+    /// A sink for the server at `url` with the default settings, to be changed: `https://search.example:9200`.
+    pub fn builder(url: impl Into<String>) -> OpenSearchSinkBuilder {
+        OpenSearchSinkBuilder {
+            url: url.into(),
+            credentials: Credentials::None,
+            authority: None,
+            timeout: Duration::from_secs(50),
+            gzip: true,
+            prefix: "syncline".to_owned(),
+            sending: flush::Sending { max_bytes: 5 << 20, max_documents: 1_000, requests: 4 },
+            flushes: 1,
+            tombstones: Duration::from_secs(3_600),
+            keeps_unmapped: false,
+            settings: "{}".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The indexes at the server: created, put behind their alias, fenced off from earlier runs, and removed.
+//!
+//! Every step is one request, and each of them may arrive after its sender has given it up. So no step harms when it is
+//! late: a creation makes an index that nobody names; moving the alias and removing the index that it leaves is one
+//! request, which the server refuses as a whole once that index is gone; and what is removed is named by a name that is
+//! never given again.
+
+use std::collections::BTreeMap;
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+use super::http::{Answer, Body, Http, segment};
+use super::layout::{Layout, created_by, write_alias, writer_of};
+use super::state::Store;
+use crate::document::Epoch;
+use crate::error::{Fault, FaultKind};
+
+/// How often the alias is moved again after something came in between.
+const ATTEMPTS: usize = 3;
+
+#[derive(Deserialize)]
+struct Settings {
+    settings: IndexSettings,
+}
+
+#[derive(Deserialize)]
+struct IndexSettings {
+    index: Uuid,
+}
+
+#[derive(Deserialize)]
+struct Uuid {
+    uuid: String,
+}
+
+#[derive(Deserialize)]
+struct Acknowledged {
+    acknowledged: bool,
+}
+
+#[derive(Deserialize)]
+struct Aliases {
+    aliases: BTreeMap<String, Json>,
+}
+
+#[derive(Deserialize)]
+struct Mappings {
+    #[serde(default)]
+    mappings: Json,
+}
+
+impl Mappings {
+    /// Whose index it is, where a sink has created it: the prefix of that sink's own indexes.
+    fn owner(&self) -> Option<&str> {
+        self.mappings.get("_meta")?.get("syncline")?.get("owner")?.as_str()
+    }
+}
+
+/// Creates an index of this layout, and returns its name and its UUID.
+pub(super) async fn create(http: &Http, layout: &Layout, epoch: Epoch) -> Result<(String, String), Fault> {
+    let physical = layout.physical(epoch);
+    let creation = layout.creation(&write_alias(&physical, epoch));
+    let answer = http.ask(Method::PUT, &segment(&physical), Body::Json(creation)).await?;
+    acknowledged(&answer, &format!("creating index `{}`", layout.alias))?;
+    match uuid(http, &physical).await? {
+        Some(uuid) => Ok((physical, uuid)),
+        None => Err(Fault::transient(format!("index `{physical}` was removed just after it was created"))),
+    }
+}
+
+/// The UUID of an index; `None` where there is no index of that name.
+pub(super) async fn uuid(http: &Http, physical: &str) -> Result<Option<String>, Fault> {
+    let doing = format!("reading the settings of index `{physical}`");
+    let answer = http.ask(Method::GET, &format!("{}/_settings", segment(physical)), Body::None).await?;
+    if answer.status == 404 && answer.refusal().kind == "index_not_found_exception" {
+        return Ok(None);
+    }
+    let mut found: BTreeMap<String, Settings> = answer.done(&doing)?.json(&doing)?;
+    Ok(found.remove(physical).map(|found| found.settings.index.uuid))
+}
+
+/// Makes `physical` what stands behind the alias of its layout, alone, and this run the one that may write to it. The index
+/// that stood there before is removed in the same step, as is `previous`, which was meant to stand there; what others have
+/// put there is not.
+///
+/// The state is looked at before every move, and after what is to be moved was read: a run that has stood still while
+/// another one began finds that one's epoch there, or else asks for the removal of what is gone, and is refused.
+pub(super) async fn expose(
+    http: &Http,
+    store: &Store,
+    alias: &str,
+    owner: &str,
+    physical: &str,
+    previous: Option<&str>,
+    epoch: Epoch,
+) -> Result<(), Fault> {
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let mut removed = behind(http, alias).await?;
+        let there = removed.iter().any(|held| held == physical);
+        removed.retain(|held| held != physical);
+        for held in &removed {
+            check_owner(http, alias, held, owner).await?;
+        }
+        if let Some(previous) =
+            previous.filter(|previous| *previous != physical && !removed.iter().any(|held| held == previous))
+            && owner_of(http, previous).await?.as_deref() == Some(owner)
+        {
+            removed.push(previous.to_owned());
+        }
+        let writers = writers(http, physical).await?;
+        if there && removed.is_empty() && writers == [epoch] {
+            return Ok(());
+        }
+        let state = store.read(http, epoch).await?;
+        if state.indexes.get(alias).is_none_or(|entry| entry.physical != physical) {
+            return Err(Fault::transient(format!("index `{alias}` was replaced meanwhile")));
+        }
+        let mut actions: Vec<Json> =
+            removed.iter().map(|held| json!({ "remove_index": { "index": held } })).collect();
+        actions.extend(fencing(physical, &writers, epoch));
+        actions.push(json!({ "add": { "index": physical, "alias": alias } }));
+        match move_aliases(http, actions, &format!("putting index `{physical}` behind `{alias}`")).await {
+            Ok(()) => return Ok(()),
+            // Something that was there a moment ago is not any more: a request of an attempt that was given up has come in
+            // between. It is looked at again.
+            Err((404, fault)) => last = Some(fault),
+            Err((_, fault)) => return Err(fault),
+        }
+    }
+    let fault = last.unwrap_or_else(|| Fault::transient("the aliases are being changed by others"));
+    Err(fault.with_kind(FaultKind::Transient))
+}
+
+/// Errors: fatal, where an index was not created by this sink.
+async fn check_owner(http: &Http, alias: &str, index: &str, owner: &str) -> Result<(), Fault> {
+    let whose = match owner_of(http, index).await? {
+        Some(found) if found == owner => return Ok(()),
+        Some(other) => format!("the sink with the prefix `{other}` has created"),
+        None => "this sink has not created".to_owned(),
+    };
+    Err(Fault::fatal(format!(
+        "`{alias}` is an alias of `{index}`, which {whose}; remove the alias, or give the index another name"
+    )))
+}
+
+/// Takes the right to write to an index from every earlier run. Nothing, where there is no such index.
+pub(super) async fn fence(http: &Http, physical: &str, epoch: Epoch) -> Result<(), Fault> {
+    let writers = writers(http, physical).await?;
+    let actions: Vec<Json> = fencing(physical, &writers, epoch).collect();
+    match move_aliases(http, actions, &format!("taking index `{physical}` over")).await {
+        Ok(()) | Err((404, _)) => Ok(()),
+        Err((_, fault)) => Err(fault),
+    }
+}
+
+fn fencing(physical: &str, writers: &[Epoch], epoch: Epoch) -> impl Iterator<Item = Json> {
+    let earlier = writers.iter().filter(move |writer| **writer < epoch);
+    earlier
+        .map(
+            move |writer| json!({ "remove": { "index": physical, "alias": write_alias(physical, *writer) } }),
+        )
+        .chain([json!({ "add": { "index": physical, "alias": write_alias(physical, epoch) } })])
+}
+
+async fn move_aliases(http: &Http, actions: Vec<Json>, doing: &str) -> Result<(), (u16, Fault)> {
+    let body = Body::Json(json!({ "actions": actions }));
+    let answer = http.ask(Method::POST, "_aliases", body).await.map_err(|fault| (0, fault))?;
+    acknowledged(&answer, doing).map_err(|fault| (answer.status, fault))
+}
+
+/// Errors: those of the answer; transient, where not every node of the cluster knows of the change yet. One that does not
+/// would refuse to write through an alias that is new, or write through one that is gone.
+fn acknowledged(answer: &Answer, doing: &str) -> Result<(), Fault> {
+    if !answer.is_success() {
+        return Err(answer.fault(doing));
+    }
+    let Acknowledged { acknowledged } = answer.json(doing)?;
+    let unknown =
+        || Fault::transient(format!("{doing}: not every node of the cluster has taken it up in time"));
+    if acknowledged { Ok(()) } else { Err(unknown()) }
+}
+
+/// The indexes behind an alias.
+async fn behind(http: &Http, alias: &str) -> Result<Vec<String>, Fault> {
+    let doing = format!("reading the alias `{alias}`");
+    let answer = http.ask(Method::GET, &format!("_alias/{}", segment(alias)), Body::None).await?;
+    // An unknown alias is told in a form of its own.
+    if answer.status == 404
+        && (answer.refusal().reason.contains("missing")
+            || answer.refusal().kind == "aliases_not_found_exception")
+    {
+        return Ok(Vec::new());
+    }
+    let found: BTreeMap<String, Json> = answer.done(&doing)?.json(&doing)?;
+    Ok(found.into_keys().collect())
+}
+
+/// The runs that may write to an index.
+async fn writers(http: &Http, physical: &str) -> Result<Vec<Epoch>, Fault> {
+    let doing = format!("reading the aliases of index `{physical}`");
+    let answer = http.ask(Method::GET, &format!("{}/_alias", segment(physical)), Body::None).await?;
+    if answer.status == 404 {
+        return Ok(Vec::new());
+    }
+    let mut found: BTreeMap<String, Aliases> = answer.done(&doing)?.json(&doing)?;
+    let aliases = found.remove(physical).map(|found| found.aliases).unwrap_or_default();
+    Ok(aliases.keys().filter_map(|alias| writer_of(alias, physical)).collect())
+}
+
+/// The sink that has created an index; `None` where it was none, or there is no such index.
+async fn owner_of(http: &Http, index: &str) -> Result<Option<String>, Fault> {
+    Ok(mappings(http, index).await?.remove(index).and_then(|found| found.owner().map(str::to_owned)))
+}
+
+async fn mappings(http: &Http, pattern: &str) -> Result<BTreeMap<String, Mappings>, Fault> {
+    let doing = format!("reading the mapping of `{pattern}`");
+    let answer = http.ask(Method::GET, &format!("{}/_mapping", segment(pattern)), Body::None).await?;
+    if answer.status == 404 {
+        return Ok(BTreeMap::new());
+    }
+    answer.done(&doing)?.json(&doing)
+}
+
+/// Removes what earlier runs have left: indexes that they created and nobody came to name, and those that a server has made
+/// of a deletion through an alias that was gone.
+pub(super) async fn sweep(
+    http: &Http,
+    alias: &str,
+    owner: &str,
+    current: &str,
+    epoch: Epoch,
+) -> Result<(), Fault> {
+    for (index, found) in mappings(http, &format!("{alias}-*")).await? {
+        let Some((created, writer)) = created_by(&index, alias) else { continue };
+        let left = match writer {
+            None => found.owner() == Some(owner) && index != current,
+            Some(writer) => writer.strip_prefix('e').and_then(|run| run.parse().ok()) < Some(epoch.0),
+        };
+        if left && created < epoch {
+            tracing::info!(%index, "removing an index that an earlier run has left");
+            let answer = http.ask(Method::DELETE, &segment(&index), Body::None).await?;
+            if answer.status != 404 {
+                answer.done(&format!("removing index `{index}`"))?;
+            }
+        }
+    }
+    Ok(())
+}
