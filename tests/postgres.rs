@@ -15,5 +15,9 @@ fn the_postgres_connector_is_tested_with_its_feature_only() {}
 mod postgres {
     mod capture;
     mod cluster;
+    mod documents;
+    mod fidelity;
+    mod slots;
+    mod trouble;
     mod world;
 }

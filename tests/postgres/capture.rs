@@ -19,7 +19,9 @@ async fn b4_changes_carry_both_images_and_each_transaction_ends_in_a_checkpoint(
     let mut stream = opened(&capture).await;
     let idle = checkpoint(&mut stream.changes).await;
 
-    world.run("BEGIN; INSERT INTO books VALUES (2, 'two'); UPDATE books SET title = 'one' WHERE id = 1; COMMIT");
+    world.run(
+        "BEGIN; INSERT INTO books VALUES (2, 'two'); UPDATE books SET title = 'one' WHERE id = 1; COMMIT",
+    );
     let (changes, position) = transaction(&mut stream.changes).await;
     assert!(position > idle, "{position} {idle}");
     assert!(changes.iter().all(|change| change.table == table("books")));
@@ -104,7 +106,9 @@ async fn b4_values_stored_out_of_line_are_known_where_the_server_tells_them() {
 
 #[tokio::test]
 async fn what_is_rolled_back_or_not_captured_is_not_told() {
-    let Some(world) = World::new(&format!("{BOOKS}; CREATE TABLE others(id int PRIMARY KEY)")) else { return };
+    let Some(world) = World::new(&format!("{BOOKS}; CREATE TABLE others(id int PRIMARY KEY)")) else {
+        return;
+    };
     world.run("CREATE PUBLICATION everything FOR ALL TABLES WITH (publish_via_partition_root = true)");
     let capture = world.capture(&["books"]).publication("everything");
     let mut stream = opened(&capture).await;
@@ -132,7 +136,8 @@ async fn b7_an_idle_stream_moves_on_with_the_log() {
     capture.confirm(&stream.stream, last).await.unwrap();
     for _ in 0..3 {
         world.run("INSERT INTO others SELECT generate_series(1, 1000)");
-        let end: u64 = world.one("SELECT (pg_current_wal_insert_lsn() - '0/0')::int8 - 65536").parse().unwrap();
+        let end: u64 =
+            world.one("SELECT (pg_current_wal_insert_lsn() - '0/0')::int8 - 65536").parse().unwrap();
         while last.0 < end {
             let position = checkpoint(&mut stream.changes).await;
             assert!(position > last);
@@ -142,7 +147,9 @@ async fn b7_an_idle_stream_moves_on_with_the_log() {
     }
     // What was confirmed is what the server was told.
     let slot = world.slot();
-    let confirmed = format!("SELECT (confirmed_flush_lsn - '0/0')::int8 FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    let confirmed = format!(
+        "SELECT (confirmed_flush_lsn - '0/0')::int8 FROM pg_replication_slots WHERE slot_name = '{slot}'"
+    );
     let started = std::time::Instant::now();
     while world.one(&confirmed).parse::<u64>().unwrap() < last.0 {
         assert!(started.elapsed() < Duration::from_secs(30));
@@ -195,7 +202,8 @@ pub(crate) async fn reopened(capture: &PostgresCapture) -> syncline::Opened {
 
 #[tokio::test]
 async fn b11_a_large_transaction_passes_through_a_bounded_buffer() {
-    let Some(world) = World::alone("wal_sender_timeout = 3s", "CREATE TABLE books(id int PRIMARY KEY, title text)")
+    let Some(world) =
+        World::alone("wal_sender_timeout = 3s", "CREATE TABLE books(id int PRIMARY KEY, title text)")
     else {
         return;
     };
@@ -249,12 +257,16 @@ async fn schema_changes_between_two_changes_are_followed() {
     world.run("ALTER TABLE books RENAME id TO number; INSERT INTO books VALUES (4)");
     let fault = fault(&mut stream.changes).await;
     assert_eq!(fault.kind(), FaultKind::Transient, "{fault}");
-    assert!(fault.message().contains(r#"the key or the replica identity of "public"."books" was changed"#), "{fault}");
+    assert!(
+        fault.message().contains(r#"the key or the replica identity of "public"."books" was changed"#),
+        "{fault}"
+    );
 }
 
 #[tokio::test]
 async fn partitions_are_told_as_their_root() {
-    let schema = "CREATE TABLE sales(day date, id int, cents int, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+    let schema =
+        "CREATE TABLE sales(day date, id int, cents int, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
          CREATE TABLE sales_2030 PARTITION OF sales FOR VALUES FROM ('2030-01-01') TO ('2031-01-01');
          CREATE TABLE odd(id int NOT NULL, day date NOT NULL, cents int);
          ALTER TABLE odd ADD PRIMARY KEY (id, day);
@@ -311,7 +323,9 @@ async fn tables_of_one_name_and_identifiers_of_any_characters() {
 
 #[tokio::test]
 async fn b5_a_truncated_table_ends_the_run_until_the_consumer_is_forgotten() {
-    let Some(world) = World::new(&format!("{BOOKS}; CREATE TABLE others(id int PRIMARY KEY)")) else { return };
+    let Some(world) = World::new(&format!("{BOOKS}; CREATE TABLE others(id int PRIMARY KEY)")) else {
+        return;
+    };
     let capture = world.capture(&["books"]);
     let mut stream = opened(&capture).await;
     world.run("INSERT INTO books VALUES (1, 'one'); TRUNCATE others; BEGIN; INSERT INTO books VALUES (2, 'two'); TRUNCATE books, others; COMMIT");

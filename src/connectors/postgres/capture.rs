@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use deadpool_postgres::Object;
 use futures::stream::{self, StreamExt};
@@ -22,6 +23,7 @@ use crate::error::Fault;
 use crate::name::{ColumnName, StreamId, TableName};
 use crate::ports::{ChangeCapture, KeyStream, Opened, SnapshotTable, TableNeeds};
 use crate::row::Key;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// From how many transactions on, that no build has asked for, a snapshot is read only to forget them.
 const STREAMED_MANY: usize = 4096;
@@ -37,6 +39,7 @@ pub struct PostgresCapture {
     publication: Option<String>,
     tables: Arc<[TableName]>,
     page_rows: usize,
+    check_interval: Duration,
     live: Mutex<Option<Live>>,
     /// The keys that the tables had when they were opened first: documents are named after them.
     keys: Mutex<BTreeMap<TableName, Vec<ColumnName>>>,
@@ -77,6 +80,7 @@ impl PostgresCapture {
             publication: None,
             tables: distinct.into(),
             page_rows: 1_000,
+            check_interval: Duration::from_secs(10),
             live: Mutex::default(),
             keys: Mutex::default(),
         }
@@ -94,6 +98,14 @@ impl PostgresCapture {
     #[must_use]
     pub fn page_rows(mut self, rows: usize) -> Self {
         self.page_rows = rows.max(1);
+        self
+    }
+
+    /// How often to look whether every table is still published, and still the same: the stream says nothing of a table
+    /// that was taken out of the publication, or dropped and made anew. Default: every 10 seconds.
+    #[must_use]
+    pub fn check_interval(mut self, interval: Duration) -> Self {
+        self.check_interval = interval.max(Duration::from_millis(1));
         self
     }
 
@@ -193,6 +205,8 @@ impl ChangeCapture for PostgresCapture {
             streamed: Streamed::of(slot.system),
             transaction: None,
             read: 0,
+            publication,
+            check: check(self.check_interval),
         };
         let changes = stream::try_unfold(reader, |mut reader| async move {
             let item = reader.next().await?;
@@ -260,12 +274,30 @@ struct Reader {
     transaction: Option<Transaction>,
     /// The newest checkpoint.
     read: u64,
+    publication: String,
+    /// When to look after the publication.
+    check: Interval,
+}
+
+/// The first look is due after a while: the opening has just looked.
+fn check(interval: Duration) -> Interval {
+    let mut check = tokio::time::interval_at(Instant::now() + interval, interval);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    check
 }
 
 impl Reader {
     async fn next(&mut self) -> Result<Captured, PostgresError> {
         loop {
-            let (frame, _room) = match self.frames.recv().await {
+            let received = tokio::select! {
+                biased;
+                _ = self.check.tick() => {
+                    self.check_published().await?;
+                    continue;
+                }
+                received = self.frames.recv() => received,
+            };
+            let (frame, _room) = match received {
                 Some(held) => held?,
                 None => return Err(self.server.place.stale("the replication connection was closed")),
             };
@@ -335,8 +367,9 @@ impl Reader {
         };
         let known = match self.relations.get(&relation) {
             None => {
-                return Err(place
-                    .unexpected(format!("a change of relation {relation} was streamed, which was not told")));
+                return Err(place.unexpected(format!(
+                    "a change of relation {relation} was streamed, which was not told"
+                )));
             }
             Some(None) => return Ok(None),
             Some(Some(known)) => known,
@@ -393,6 +426,16 @@ impl Reader {
                  opening seeds every index anew; delete rows instead of truncating",
                 truncated.join(", ")
             ))),
+        }
+    }
+
+    async fn check_published(&self) -> Result<(), PostgresError> {
+        let client = self.server.client().await?;
+        match slot::is_published(&self.server, &client, &self.publication, &self.tables).await? {
+            true => Ok(()),
+            false => {
+                Err(self.server.place.stale("a table is no longer published as it was, or was made anew"))
+            }
         }
     }
 

@@ -18,6 +18,9 @@ const BUFFER_FRAMES: usize = 4096;
 /// How often the server is told that somebody listens; by default it gives up after a minute.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long to look for the server's own reason when a connection breaks.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A frame, and the room it takes in the buffer until it is dropped.
 pub(super) type Held = (Frame, OwnedSemaphorePermit);
 
@@ -49,16 +52,39 @@ pub(super) fn follow(wire: Wire) -> (Frames, Confirm) {
     let (wanted, confirmed) = watch::channel(0);
     let (told, sent) = watch::channel(0);
     tokio::spawn(async move {
-        if let Err(error) = pump(wire, &frames, confirmed, &told).await {
+        let mut wire = wire;
+        let result = pump(&mut wire, &frames, confirmed, &told).await;
+        if let Err(error) = result {
+            let error = reason(&mut wire, error).await;
             // Behind what was read before. Nobody may be there to hear it.
             let _ = frames.send(Err(error)).await;
+        } else {
+            wire.close().await;
         }
     });
     (polled, Confirm { wanted: Arc::new(wanted), sent })
 }
 
+/// Why a connection broke: where it could not be written to, the server may have said so before.
+async fn reason(wire: &mut Wire, error: PostgresError) -> PostgresError {
+    if !matches!(error, PostgresError::Connection { .. }) {
+        return error;
+    }
+    let last_words = async {
+        loop {
+            if let Err(error) = wire.frame().await {
+                return error;
+            }
+        }
+    };
+    match tokio::time::timeout(LAST_WORDS_TIMEOUT, last_words).await {
+        Ok(said @ PostgresError::Refused { .. }) => said,
+        _ => error,
+    }
+}
+
 async fn pump(
-    mut wire: Wire,
+    wire: &mut Wire,
     frames: &mpsc::Sender<Result<Held, PostgresError>>,
     mut confirmed: watch::Receiver<u64>,
     told: &watch::Sender<u64>,
@@ -77,9 +103,9 @@ async fn pump(
                 if changed.is_err() {
                     break;
                 }
-                tell(&mut wire, &mut confirmed, told).await?;
+                tell(wire, &mut confirmed, told).await?;
             }
-            _ = beat.tick() => tell(&mut wire, &mut confirmed, told).await?,
+            _ = beat.tick() => tell(wire, &mut confirmed, told).await?,
             both = async { (frames.reserve().await, Arc::clone(&room).acquire_many_owned(bytes).await) },
                 if waiting.is_some() =>
             {
@@ -92,9 +118,8 @@ async fn pump(
     }
     // What was confirmed last is not lost with the stream.
     if *confirmed.borrow() > *told.borrow() {
-        tell(&mut wire, &mut confirmed, told).await?;
+        tell(wire, &mut confirmed, told).await?;
     }
-    wire.close().await;
     Ok(())
 }
 

@@ -56,6 +56,14 @@ impl Index {
         let name = &definition.index;
         let root = Table::read(server, client, &definition.root).await?;
         let (key, width) = (root.key_names(), root.key.len());
+        if let Some(column) = root.key_columns().find(|column| column.array_oid == 0) {
+            let root = spelled(&root.name);
+            return Err(server.place.definition(format!(
+                "index `{name}`: the key of {root} has the column `{}`, whose type has no array type, so that several keys \
+                 cannot be asked for",
+                column.name
+            )));
+        }
         let parameters: Vec<Type> = root.key_columns().map(|column| type_of(column.array_oid)).collect();
         let of = format!("index `{name}`");
         let types = compiles(server, client, &of, &definition.sql, &parameters, width + 1).await?;

@@ -54,6 +54,15 @@ pub(super) fn spelled(table: &TableName) -> String {
     }
 }
 
+/// The error for a table in a schema that the role may not look into.
+fn hidden(server: &Server, spelling: &str) -> PostgresError {
+    let unquoted = |at: &usize| spelling[*at..].matches('"').count() % 2 == 0;
+    let dot = spelling.match_indices('.').map(|(at, _)| at).filter(unquoted).next_back();
+    let (schema, role) = (dot.map_or("...", |at| &spelling[..at]), server.role());
+    let sql = format!("GRANT USAGE ON SCHEMA {schema} TO {role};\nGRANT SELECT ON {spelling} TO {role};");
+    server.place.setup(format!("the role {role} may not look into the schema of {spelling}"), sql)
+}
+
 impl Table {
     /// Reads a table by its name as SQL spells it, found as SQL finds it. Errors name a table that is missing, is no table
     /// whose changes are streamed, or has no key.
@@ -72,7 +81,10 @@ impl Table {
                 &[&spelling],
             )
             .await
-            .map_err(failed())?;
+            .map_err(|error| match failed()(error) {
+                error if error.is_denied() => hidden(server, spelling),
+                error => error,
+            })?;
         let wrong = |what: &str| server.place.definition(format!("`{spelling}` {what}"));
         let Some(row) = found else {
             return Err(server.place.definition(format!("there is no table `{spelling}`")));

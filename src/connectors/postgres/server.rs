@@ -122,6 +122,11 @@ impl Server {
         self.separate()
     }
 
+    /// Who connects, as SQL spells it.
+    pub(super) fn role(&self) -> String {
+        quoted(self.config.get_user().unwrap_or_default())
+    }
+
     /// Settings were changed: what was connected with others is not theirs.
     fn separate(mut self) -> Self {
         self.pool = Arc::default();

@@ -62,7 +62,7 @@ pub(super) async fn check_server(server: &Server, client: &Object) -> Result<(),
     let row = client
         .query_one(
             "SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('wal_level'),
-                 pg_catalog.pg_is_in_recovery(), r.rolreplication OR r.rolsuper, pg_catalog.quote_ident(r.rolname)
+                 pg_catalog.pg_is_in_recovery(), r.rolreplication OR r.rolsuper
              FROM pg_catalog.pg_roles r WHERE r.rolname = current_user",
             &[],
         )
@@ -85,7 +85,7 @@ pub(super) async fn check_server(server: &Server, client: &Object) -> Result<(),
             .setup(what, "ALTER SYSTEM SET wal_level = logical; -- and restart the server"));
     }
     if !row.get::<_, bool>(3) {
-        let role: &str = row.get(4);
+        let role = server.role();
         let what = format!("the role {role} may not replicate");
         return Err(server.place.setup(what, format!("ALTER ROLE {role} REPLICATION;")));
     }
@@ -101,37 +101,22 @@ pub(super) async fn check_grants(
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let rows = client
         .query(
-            "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.format('%I', n.nspname),
-                 pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.has_table_privilege(c.oid, 'SELECT'),
-                 pg_catalog.format('%I', current_user)
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             WHERE c.oid = ANY($1) ORDER BY 1",
+            "SELECT oid FROM pg_catalog.unnest($1::oid[]) AS oid
+             WHERE NOT pg_catalog.has_table_privilege(oid, 'SELECT')",
             &[&oids],
         )
         .await
         .map_err(server.place.failed("reading the grants"))?;
-    let (mut schemas, mut missing, mut role) = (Vec::new(), Vec::new(), "");
-    for row in &rows {
-        role = row.get(4);
-        if !row.get::<_, bool>(2) && !schemas.contains(&row.get::<_, &str>(1)) {
-            schemas.push(row.get(1));
-        }
-        if !row.get::<_, bool>(3) {
-            missing.push(row.get::<_, &str>(0));
-        }
-    }
-    let mut statements = Vec::new();
-    if !schemas.is_empty() {
-        statements.push(format!("GRANT USAGE ON SCHEMA {} TO {role};", schemas.join(", ")));
-    }
-    if !missing.is_empty() {
-        statements.push(format!("GRANT SELECT ON {} TO {role};", missing.join(", ")));
-    }
-    match statements.is_empty() {
+    let denied: Vec<u32> = rows.iter().map(|row| row.get(0)).collect();
+    let denied = tables.iter().filter(|table| denied.contains(&table.oid));
+    let denied: Vec<String> = denied.map(|table| spelled(&table.name)).collect();
+    let (names, role) = (denied.join(", "), server.role());
+    match denied.is_empty() {
         true => Ok(()),
-        false => {
-            Err(server.place.setup(format!("the role {role} may not read its tables"), statements.join("\n")))
-        }
+        false => Err(server.place.setup(
+            format!("the role {role} may not read its tables"),
+            format!("GRANT SELECT ON {names} TO {role};"),
+        )),
     }
 }
 
@@ -191,6 +176,39 @@ pub(super) async fn publish(
             }
         }
     }
+}
+
+/// Whether the publication still holds these very tables, with all their changes.
+pub(super) async fn is_published(
+    server: &Server,
+    client: &Object,
+    publication: &str,
+    tables: &[Table],
+) -> Result<bool, PostgresError> {
+    let failed = || server.place.failed(format!("reading the publication `{publication}`"));
+    let found = client
+        .query_opt(
+            "SELECT oid, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot
+             FROM pg_catalog.pg_publication WHERE pubname = $1",
+            &[&publication],
+        )
+        .await
+        .map_err(failed())?;
+    let Some(row) = found.filter(|row| row.get(1)) else { return Ok(false) };
+    if !missing(server, client, publication, row.get(0), tables).await?.is_empty() {
+        return Ok(false);
+    }
+    let names: Vec<String> = tables.iter().map(|table| spelled(&table.name)).collect();
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let row = client
+        .query_one(
+            "SELECT coalesce(bool_and(pg_catalog.to_regclass(name) IS NOT DISTINCT FROM oid::regclass), true)
+             FROM pg_catalog.unnest($1::text[], $2::oid[]) AS t(name, oid)",
+            &[&names, &oids],
+        )
+        .await
+        .map_err(failed())?;
+    Ok(row.get(0))
 }
 
 /// Those of the tables that it does not hold. Errors: one of which it passes on a part only.
