@@ -1,7 +1,8 @@
 //! The `postgres` connector against a real server, which the tests start for themselves and stop again.
 //!
 //! They need the binaries of a PostgreSQL server (Debian: `apt-get install postgresql`), found on the `PATH`, under
-//! `/usr/lib/postgresql`, or in the directory that `PG_BIN` names. Nothing of a server that runs already is touched.
+//! `/usr/lib/postgresql`, or in the directory that `PG_BIN` names. Nothing of a server that runs already is touched. Where
+//! there are none they are skipped, and say so; with `SYNCLINE_TEST_POSTGRES` set, they fail.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -16,6 +17,7 @@ mod postgres {
     mod capture;
     mod cluster;
     mod documents;
+    mod engine;
     mod fidelity;
     mod slots;
     mod trouble;

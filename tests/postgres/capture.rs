@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::{FutureExt, StreamExt};
 use syncline::change::{Captured, Position};
 use syncline::connectors::postgres::PostgresCapture;
 use syncline::error::FaultKind;
@@ -150,7 +151,7 @@ async fn b7_an_idle_stream_moves_on_with_the_log() {
     let confirmed = format!(
         "SELECT (confirmed_flush_lsn - '0/0')::int8 FROM pg_replication_slots WHERE slot_name = '{slot}'"
     );
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     while world.one(&confirmed).parse::<u64>().unwrap() < last.0 {
         assert!(started.elapsed() < Duration::from_secs(30));
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -187,7 +188,7 @@ async fn b1_what_was_not_confirmed_is_given_again_and_nothing_that_was() {
 
 /// Opens once the connection before has let the slot go.
 pub(crate) async fn reopened(capture: &PostgresCapture) -> syncline::Opened {
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     loop {
         match capture.open().await {
             Ok(opened) => return opened,
@@ -350,4 +351,30 @@ async fn b5_a_truncated_table_ends_the_run_until_the_consumer_is_forgotten() {
     assert_ne!(stream.stream, before);
     world.run("INSERT INTO books VALUES (3, 'three')");
     assert_eq!(super::world::told(&mut stream.changes).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a10_a_backlog_is_told_from_silence() {
+    let Some(world) = World::new(BOOKS) else { return };
+    let capture = world.capture(&["books"]);
+    drop(opened(&capture).await);
+    world.run("INSERT INTO books SELECT i, 'old' FROM generate_series(1, 5000) i; INSERT INTO books VALUES (0, 'last')");
+    let mut stream = reopened(&capture).await;
+    let (mut last, mut changes) = (None, 0);
+    while changes < 5_001 || !matches!(last, Some(Captured::Checkpoint(_))) {
+        let item = match stream.changes.next().now_or_never() {
+            Some(item) => item.unwrap().unwrap(),
+            None => {
+                assert_eq!(last, Some(Captured::More), "pending after {changes} changes of the backlog");
+                next(&mut stream.changes).await.unwrap()
+            }
+        };
+        changes += usize::from(matches!(item, Captured::Change(_)));
+        last = Some(item);
+    }
+    // The log goes on a little behind the last commit, and then there is nothing.
+    while let Ok(item) = tokio::time::timeout(Duration::from_secs(2), stream.changes.next()).await {
+        last = Some(item.unwrap().unwrap());
+    }
+    assert!(matches!(last, Some(Captured::Checkpoint(_))), "{last:?}");
 }

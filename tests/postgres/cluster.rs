@@ -7,7 +7,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// A server that is stopped when this is dropped, and when this process ends in whatever way.
 pub(crate) struct Cluster {
@@ -64,6 +66,7 @@ impl Cluster {
     /// A server with these further settings.
     pub(crate) fn start(settings: &str) -> Option<Self> {
         let Some(binaries) = binaries() else {
+            assert!(std::env::var_os("SYNCLINE_TEST_POSTGRES").is_none(), "no PostgreSQL server was found");
             // Past the capture of the test harness: a test that was skipped must not look like one that passed.
             let _ = std::io::stderr().write_all(
                 b"SKIPPED: no PostgreSQL server was found; install one (Debian: postgresql) or name its bin in PG_BIN\n",
@@ -204,7 +207,8 @@ impl Cluster {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
+        // One that could not connect says why, and takes nothing.
+        let _ = child.stdin.take().unwrap().write_all(sql.as_bytes());
         let output = child.wait_with_output().unwrap();
         match output.status.success() {
             true => Ok(String::from_utf8(output.stdout).unwrap().trim_end().to_owned()),

@@ -194,7 +194,7 @@ async fn b6_nothing_is_built_from_a_snapshot_that_does_not_show_the_change() {
     let link = Change::upsert(table("authors"), "ja")
         .with_after([("id".parse().unwrap(), "ja".into())].into_iter().collect())
         .with_visibility(token.unwrap());
-    assert_eq!(documents.resolve_many(&[link.clone()]).await.unwrap_err(), Fault::not_yet());
+    assert_eq!(documents.resolve_many(std::slice::from_ref(&link)).await.unwrap_err(), Fault::not_yet());
     // What does not depend on it need not wait.
     assert_eq!(
         documents.build_many(&[id(2)], Some(Visibility(token.unwrap().0 - 1))).await.unwrap().len(),

@@ -148,7 +148,7 @@ pub(crate) async fn transaction(changes: &mut ChangeStream) -> (Vec<Change>, Pos
         match next(changes).await.unwrap() {
             Captured::Change(change) => taken.push(change),
             Captured::Checkpoint(position) if !taken.is_empty() => return (taken, position),
-            Captured::Checkpoint(_) => {}
+            Captured::Checkpoint(_) | Captured::More => {}
         }
     }
 }
@@ -161,9 +161,12 @@ pub(crate) async fn told(changes: &mut ChangeStream) -> Vec<String> {
 
 /// The next checkpoint, with nothing before it.
 pub(crate) async fn checkpoint(changes: &mut ChangeStream) -> Position {
-    match next(changes).await.unwrap() {
-        Captured::Checkpoint(position) => position,
-        Captured::Change(change) => panic!("{change:?} was not expected"),
+    loop {
+        match next(changes).await.unwrap() {
+            Captured::Checkpoint(position) => return position,
+            Captured::More => {}
+            Captured::Change(change) => panic!("{change:?} was not expected"),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 use futures::stream::{self, StreamExt};
+use tokio::time::Instant;
 
 use super::error::PostgresError;
 use super::feed::{self, Confirm, Frames};
@@ -23,7 +24,6 @@ use crate::error::Fault;
 use crate::name::{ColumnName, StreamId, TableName};
 use crate::ports::{ChangeCapture, KeyStream, Opened, SnapshotTable, TableNeeds};
 use crate::row::Key;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// From how many transactions on, that no build has asked for, a snapshot is read only to forget them.
 const STREAMED_MANY: usize = 4096;
@@ -189,7 +189,8 @@ impl ChangeCapture for PostgresCapture {
         let known = self.live().map(|live| (live.slot, live.confirmed));
         let slot = slot::ensure(&self.server, &self.consumer, changed, known.as_ref()).await?;
         let wire = Wire::open(&self.server, &slot.name, &publication).await?;
-        let (frames, confirm) = feed::follow(wire);
+        let (frames, confirm) = feed::follow(wire, slot.confirmed);
+        let backlog = slot::mark(&self.server).await?;
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(Live {
             stream: slot.stream.clone(),
             slot: slot.name,
@@ -205,8 +206,11 @@ impl ChangeCapture for PostgresCapture {
             streamed: Streamed::of(slot.system),
             transaction: None,
             read: 0,
+            backlog,
+            told_more: false,
             publication,
-            check: check(self.check_interval),
+            check_interval: self.check_interval,
+            check_at: Instant::now() + self.check_interval,
         };
         let changes = stream::try_unfold(reader, |mut reader| async move {
             let item = reader.next().await?;
@@ -274,28 +278,44 @@ struct Reader {
     transaction: Option<Transaction>,
     /// The newest checkpoint.
     read: u64,
+    /// What was in the log before the opening ends here.
+    backlog: u64,
+    /// It was said that more follows, and nothing came since.
+    told_more: bool,
     publication: String,
-    /// When to look after the publication.
-    check: Interval,
-}
-
-/// The first look is due after a while: the opening has just looked.
-fn check(interval: Duration) -> Interval {
-    let mut check = tokio::time::interval_at(Instant::now() + interval, interval);
-    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    check
+    /// When to look after the publication, and how often.
+    check_at: Instant,
+    check_interval: Duration,
 }
 
 impl Reader {
     async fn next(&mut self) -> Result<Captured, PostgresError> {
+        // A server that decodes a backlog, or sends a transaction, may take its time.
+        let more = self.read < self.backlog || self.transaction.is_some();
+        if more && self.frames.is_empty() && !self.told_more {
+            self.told_more = true;
+            return Ok(Captured::More);
+        }
+        let item = self.follow().await?;
+        self.told_more = false;
+        Ok(item)
+    }
+
+    async fn follow(&mut self) -> Result<Captured, PostgresError> {
         loop {
-            let received = tokio::select! {
-                biased;
-                _ = self.check.tick() => {
-                    self.check_published().await?;
-                    continue;
-                }
-                received = self.frames.recv() => received,
+            if self.check_at <= Instant::now() {
+                self.check_published().await?;
+                self.check_at = Instant::now() + self.check_interval;
+            }
+            // What is there is taken without tokio's leave: it would call a stream pending that has more, only because its
+            // task has done much at once.
+            let received = match self.frames.try_recv() {
+                Ok(received) => Some(received),
+                Err(_) => tokio::select! {
+                    biased;
+                    received = self.frames.recv() => received,
+                    () = tokio::time::sleep_until(self.check_at) => continue,
+                },
             };
             let (frame, _room) = match received {
                 Some(held) => held?,

@@ -154,9 +154,9 @@ fn classify_io(error: &io::Error) -> FaultKind {
 /// By SQLSTATE, as "PostgreSQL Error Codes" of the manual lists them.
 fn classify_code(code: &str) -> FaultKind {
     let transient = matches!(&code.get(..2), Some("08" | "40" | "53" | "57" | "58"))
-        // A lock that was not had, a slot that another connection still holds, and a cached statement or its plan that
+        // A lock that was not had, a slot that another connection still holds, a transaction that idled, and a cached statement or its plan that
         // no longer fits the tables: the connection is given up, the next one prepares it anew.
-        || matches!(code, "55006" | "55P03" | "26000" | "0A000");
+        || matches!(code, "55006" | "55P03" | "26000" | "0A000" | "25P03" | "25P04");
     // Not the moment's: all slots or senders are configured away, the database is gone, a statement that was too large.
     let fatal = matches!(code, "53400" | "57P04");
     if transient && !fatal { FaultKind::Transient } else { FaultKind::Fatal }
@@ -257,8 +257,9 @@ mod tests {
             code: code.into(),
             message: String::new(),
         };
-        for code in ["08006", "40001", "40P01", "53300", "53100", "55006", "57P01", "57P03", "57014", "58030"]
-        {
+        for code in [
+            "08006", "40001", "40P01", "53300", "53100", "55006", "57P01", "57P03", "57014", "58030", "25P03",
+        ] {
             assert_eq!(Fault::from(refused(code)).kind(), FaultKind::Transient, "{code}");
         }
         for code in ["28P01", "3D000", "42501", "42P01", "42704", "53400", "57P04", "XX000", "XX001", "", "é"]

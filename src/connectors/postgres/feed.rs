@@ -46,11 +46,12 @@ impl Confirm {
     }
 }
 
-/// Follows the connection until the frames are dropped, or it ends.
-pub(super) fn follow(wire: Wire) -> (Frames, Confirm) {
+/// Follows the connection until the frames are dropped, or it ends. The slot has confirmed a position already: a status
+/// that told less would set it back.
+pub(super) fn follow(wire: Wire, confirmed: u64) -> (Frames, Confirm) {
     let (frames, polled) = mpsc::channel(BUFFER_FRAMES);
-    let (wanted, confirmed) = watch::channel(0);
-    let (told, sent) = watch::channel(0);
+    let (told, sent) = watch::channel(confirmed);
+    let (wanted, confirmed) = watch::channel(confirmed);
     tokio::spawn(async move {
         let mut wire = wire;
         let result = pump(&mut wire, &frames, confirmed, &told).await;

@@ -95,7 +95,8 @@
 //! - Columns may come and go while a run goes on. When the key of a table or its replica identity is changed, the capture
 //!   is opened again and everything checked again. A table that is dropped, made anew, or taken out of the publication is
 //!   noticed within [`PostgresCapture::check_interval`]; taken out and put back within it, it is not.
-//! - Partitions are captured as their root. `REPLICA IDENTITY` is each partition's own: set it on a new one too, before it
+//! - Partitions are captured as their root. **`TRUNCATE`, `DETACH` and `DROP` of a single partition are in no stream**:
+//!   delete its rows first, or forget the consumer afterwards. `REPLICA IDENTITY` is each partition's own: set it on a new one too, before it
 //!   is attached.
 //! - A slot is made when all transactions that are open have ended: a long one delays the first start.
 //! - After a restart PostgreSQL may give again what was confirmed just before. It is written again, which changes nothing.

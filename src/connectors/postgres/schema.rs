@@ -56,8 +56,8 @@ pub(super) fn spelled(table: &TableName) -> String {
 
 /// The error for a table in a schema that the role may not look into.
 fn hidden(server: &Server, spelling: &str) -> PostgresError {
-    let unquoted = |at: &usize| spelling[*at..].matches('"').count() % 2 == 0;
-    let dot = spelling.match_indices('.').map(|(at, _)| at).filter(unquoted).next_back();
+    let unquoted = |at: &usize| spelling[*at..].matches('"').count().is_multiple_of(2);
+    let dot = spelling.match_indices('.').map(|(at, _)| at).rfind(unquoted);
     let (schema, role) = (dot.map_or("...", |at| &spelling[..at]), server.role());
     let sql = format!("GRANT USAGE ON SCHEMA {schema} TO {role};\nGRANT SELECT ON {spelling} TO {role};");
     server.place.setup(format!("the role {role} may not look into the schema of {spelling}"), sql)

@@ -304,7 +304,7 @@ mod tests {
             (Tls::require().identity("/nowhere/own.pem", "/nowhere/key.pem"), "`/nowhere/"),
         ] {
             let server = Server::new("host=a user=b dbname=c").unwrap().tls(tls);
-            let error = server.mode_and_connector().unwrap_err().to_string();
+            let error = server.mode_and_connector().err().unwrap().to_string();
             assert!(error.contains(what), "{error}");
         }
         assert!(

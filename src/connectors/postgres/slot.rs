@@ -24,7 +24,7 @@ const MAX_SLOT_BYTES: usize = 63;
 /// How many hexadecimal digits an incarnation has.
 const INCARNATION_DIGITS: usize = 16;
 
-/// How long to wait, when a slot is made, for the transactions that began before.
+/// How long to wait, when a slot is made, for the transactions that began before: less than an attempt may take.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// A healthy slot.
@@ -203,7 +203,7 @@ pub(super) async fn is_published(
     let row = client
         .query_one(
             "SELECT coalesce(bool_and(pg_catalog.to_regclass(name) IS NOT DISTINCT FROM oid::regclass), true)
-             FROM pg_catalog.unnest($1::text[], $2::oid[]) AS t(name, oid)",
+             FROM unnest($1::text[], $2::oid[]) AS t(name, oid)",
             &[&names, &oids],
         )
         .await
@@ -343,6 +343,7 @@ async fn create(server: &Server, client: Object, consumer: &str) -> Result<(), P
     };
     let limit = SETTLE_TIMEOUT.as_millis();
     client.batch_execute(&format!("SET statement_timeout = {limit}")).await.map_err(failed())?;
+    let deadline = Instant::now() + SETTLE_TIMEOUT;
     let made = client
         .query_one(
             "SELECT pg_catalog.pg_create_logical_replication_slot($1::text::name, 'pgoutput', true)",
@@ -358,7 +359,6 @@ async fn create(server: &Server, client: Object, consumer: &str) -> Result<(), P
         .await
         .map_err(failed())?;
     let settled: &str = row.get(0);
-    let deadline = Instant::now() + SETTLE_TIMEOUT;
     loop {
         let row = client
             .query_one(
@@ -427,7 +427,7 @@ pub(super) async fn forget(
     Ok(any)
 }
 
-/// Moves a slot that nothing streams from.
+/// Moves a slot that nothing streams from, unless it is there already.
 pub(super) async fn advance(
     server: &Server,
     client: &Object,
@@ -436,12 +436,30 @@ pub(super) async fn advance(
 ) -> Result<(), PostgresError> {
     client
         .query(
-            "SELECT pg_catalog.pg_replication_slot_advance($1::text::name, $2::text::pg_lsn)",
+            "SELECT pg_catalog.pg_replication_slot_advance(slot_name, $2::text::pg_lsn)
+             FROM pg_catalog.pg_replication_slots
+             WHERE slot_name = $1::text::name AND confirmed_flush_lsn < $2::text::pg_lsn",
             &[&name, &format!("{:X}/{:X}", position >> 32, position & 0xffff_ffff)],
         )
         .await
         .map(drop)
         .map_err(server.place.failed(format!("confirming a position of the replication slot `{name}`")))
+}
+
+/// A position that the stream will pass, behind everything that is in the log now: that of a mark which is written there,
+/// and which nobody is told of. Wherever else the log ends, the stream might come to rest before it.
+pub(super) async fn mark(server: &Server) -> Result<u64, PostgresError> {
+    let client = server.client().await?;
+    let written = client
+        .query_one("SELECT (pg_catalog.pg_logical_emit_message(false, 'syncline', '') - '0/0')::int8", &[])
+        .await
+        .map_err(server.place.failed("marking the end of the log"));
+    match written {
+        Ok(row) => Ok(row.get::<_, i64>(0).cast_unsigned()),
+        // Somebody has taken the right away from everybody. What is lost is only that a backlog is not told from silence.
+        Err(error) if error.is_denied() => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 /// How many bytes of the log lie between the confirmed position and the end.

@@ -7,7 +7,7 @@
 //! `pg_walstream` reconnects by itself and hides the keepalives, which are checkpoints here.
 
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use postgres_protocol::authentication::md5_hash;
@@ -220,16 +220,14 @@ impl Wire {
         }
     }
 
-    /// Tells the server that everything before `position` is durable, and nothing more; at 0, only that somebody listens.
+    /// Tells the server that everything before `position` is durable, and nothing more.
     pub(super) async fn status(&mut self, position: u64) -> Result<(), PostgresError> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = i64::try_from(since.as_micros()).unwrap_or(i64::MAX) - EPOCH_MICROS;
         let mut body = BytesMut::with_capacity(34);
         body.put_u8(b'r');
         for _ in ["written", "flushed", "applied"] {
             body.put_u64(position);
         }
-        body.put_i64(micros);
+        body.put_i64(clock_micros());
         body.put_u8(0);
         self.send("confirming a position", |buffer| {
             frontend::CopyData::new(body.freeze())?.write(buffer);
@@ -304,4 +302,11 @@ impl Wire {
     fn broken(&self, doing: &str, what: &str) -> PostgresError {
         self.server.place.unexpected(format!("{doing}: {what}"))
     }
+}
+
+/// Microseconds since 2000, which the server shows to whoever monitors it.
+#[expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "nothing is decided by it")]
+fn clock_micros() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX) - EPOCH_MICROS
 }
