@@ -8,7 +8,7 @@ use syncline::connectors::postgres::PostgresCapture;
 use syncline::error::FaultKind;
 use syncline::ports::ChangeCapture;
 
-use super::world::{World, checkpoint, fault, next, opened, table, told, transaction};
+use super::world::{World, checkpoint, fault, let_go, next, opened, table, told, transaction};
 
 const BOOKS: &str = "CREATE TABLE books(id int PRIMARY KEY, title text)";
 
@@ -179,6 +179,7 @@ async fn b1_what_was_not_confirmed_is_given_again_and_nothing_that_was() {
     // The last word of a stream is not lost with it: what is confirmed when nothing streams is confirmed too.
     let (_, position) = transaction(&mut again.changes).await;
     drop(again);
+    let_go(&world).await;
     capture.confirm(&name, position).await.unwrap();
     world.run("INSERT INTO books VALUES (4, 'four')");
     let mut again = reopened(&capture).await;

@@ -8,19 +8,9 @@ use syncline::ports::{ChangeCapture, TableNeeds};
 use syncline::{Fault, Opened};
 
 use super::capture::reopened;
-use super::world::{World, checkpoint, fault, opened, table, told, transaction};
+use super::world::{World, checkpoint, fault, let_go, opened, table, told, transaction};
 
 const BOOKS: &str = "CREATE TABLE books(id int PRIMARY KEY, title text); CREATE TABLE reviews(id int PRIMARY KEY, book_id int)";
-
-async fn let_go(world: &World) {
-    while world.one(&format!(
-        "SELECT count(*) FROM pg_replication_slots WHERE active AND database = '{}'",
-        world.database
-    )) != "0"
-    {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 #[tokio::test]
 async fn b2_a_slot_that_was_dropped_is_another_stream() {
@@ -157,21 +147,46 @@ async fn b2_a_table_that_is_dropped_or_unpublished_while_it_is_captured_is_notic
 
 #[tokio::test]
 async fn b2_a_new_slot_appears_only_once_a_scan_can_see_what_it_does_not_stream() {
-    // A commit that waits for a standby is behind the first position of a new slot, and no scan would show its row.
+    // A commit that waits for a standby stands before the first position of a new slot, and no scan would show its row.
+    // The server itself awaits the transactions that it meets when it begins, and those that run when these have ended: so
+    // one of each is held open, and the commit comes after both.
     let Some(world) = World::alone("", BOOKS) else { return };
-    world.run("ALTER SYSTEM SET synchronous_standby_names = 'nowhere'; SELECT pg_reload_conf(); SELECT pg_sleep(0.3)");
-    let mut writer = world.session();
-    writer.send("INSERT INTO books VALUES (1, 'hidden')");
-    while world.one("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == "0" {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    world.run(
+        "ALTER SYSTEM SET synchronous_standby_names = 'nowhere'; SELECT pg_reload_conf(); SELECT pg_sleep(0.3)",
+    );
+    let (mut first, mut second, mut writer) = (world.session(), world.session(), world.session());
+    first.run("BEGIN; INSERT INTO reviews VALUES (1, 1)");
     let capture = std::sync::Arc::new(world.capture(&["books"]));
     let opening = tokio::spawn({
         let capture = std::sync::Arc::clone(&capture);
         async move { reopened(&capture).await }
     });
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(world.slot(), "", "there is none yet");
+    let awaited = async |newest: bool| {
+        let order = if newest { "DESC" } else { "ASC" };
+        let sql = format!(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted AND transactionid =
+                 (SELECT backend_xid FROM pg_stat_activity WHERE state = 'idle in transaction' ORDER BY xact_start {order} LIMIT 1)"
+        );
+        while world.one(&sql) == "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    awaited(false).await;
+    second.run("BEGIN; INSERT INTO reviews VALUES (2, 2)");
+    first.run("ROLLBACK");
+    awaited(true).await;
+    writer.send("INSERT INTO books VALUES (1, 'hidden')");
+    while world.one("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == "0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    second.run("ROLLBACK");
+    // The draft is made, and says from where it would stream: behind the commit.
+    while world.one("SELECT count(*) FROM pg_replication_slots WHERE confirmed_flush_lsn IS NOT NULL") == "0"
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(world.slot(), "", "there is none yet that would be found");
     assert!(!opening.is_finished());
     world.run("ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf()");
     let Opened { .. } = opening.await.unwrap();

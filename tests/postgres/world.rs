@@ -89,6 +89,15 @@ impl World {
     }
 }
 
+/// Waits until nothing streams from the slot any more.
+pub(crate) async fn let_go(world: &World) {
+    let active =
+        format!("SELECT count(*) FROM pg_replication_slots WHERE active AND database = '{}'", world.database);
+    while world.one(&active) != "0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         // Slots are few, and a database that has one cannot go.
@@ -179,11 +188,14 @@ pub(crate) async fn next(changes: &mut ChangeStream) -> Result<Captured, Fault> 
 
 /// The fault that the stream ends with.
 pub(crate) async fn fault(changes: &mut ChangeStream) -> Fault {
-    loop {
-        if let Err(fault) = next(changes).await {
-            return fault;
+    let ended = async {
+        loop {
+            if let Err(fault) = next(changes).await {
+                return fault;
+            }
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("the stream ends")
 }
 
 pub(crate) async fn opened(capture: &PostgresCapture) -> Opened {
