@@ -161,6 +161,14 @@ impl From<Fault> for Box<dyn Error> {
 fn classify(error: &(dyn Error + 'static)) -> FaultKind {
     let mut cause = Some(error);
     while let Some(error) = cause {
+        #[cfg(feature = "postgres")]
+        if let Some(error) = error.downcast_ref::<crate::connectors::postgres::PostgresError>() {
+            return error.kind();
+        }
+        #[cfg(feature = "postgres")]
+        if let Some(error) = error.downcast_ref::<tokio_postgres::Error>() {
+            return crate::connectors::postgres::classify(error);
+        }
         #[cfg(feature = "std")]
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
             return classify_io(error.kind());

@@ -1,7 +1,11 @@
 //! Real sources and sinks, each behind its feature.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod fingerprint;
 #[cfg(feature = "opensearch")]
 pub mod opensearch;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(feature = "tantivy")]

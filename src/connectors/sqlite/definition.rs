@@ -1,5 +1,6 @@
 //! What an embedder says of an index: its root table, its SQL, and the tables that its documents are made of.
 
+use super::super::fingerprint::Fingerprint;
 use crate::name::{ColumnName, IndexName, NameError, TableName};
 use crate::ports::Field;
 
@@ -108,7 +109,7 @@ impl IndexDefinition {
             hash.texts(related.columns.iter().map(ColumnName::as_str));
             hash.texts(related.sql.as_deref());
         }
-        format!("{:016x}", hash.0)
+        hash.digits()
     }
 }
 
@@ -151,36 +152,6 @@ impl Related {
         sql: impl Into<String>,
     ) -> Result<Self, NameError> {
         Ok(Self { sql: Some(sql.into()), ..Self::columns(table, columns)? })
-    }
-}
-
-/// FNV-1a of 64 bits. The standard library's hasher promises no stable result, and nobody attacks this one.
-struct Fingerprint(u64);
-
-impl Default for Fingerprint {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fingerprint {
-    fn bytes(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-
-    fn number(&mut self, number: usize) {
-        self.bytes(&(number as u64).to_le_bytes());
-    }
-
-    /// Each with its length before it, and the end of the list marked, so that no two lists run into the same bytes.
-    fn texts<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) {
-        for text in texts {
-            self.number(text.len());
-            self.bytes(text.as_bytes());
-        }
-        self.number(usize::MAX);
     }
 }
 

@@ -1,0 +1,207 @@
+//! Builds documents: one snapshot, and one query for each index.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use deadpool_postgres::{Object, Transaction};
+use tokio_postgres::IsolationLevel;
+use tokio_postgres::types::ToSql;
+
+use super::error::{Place, PostgresError};
+use super::index::Index;
+use super::value::Parameter;
+use super::visible::{self, Streamed};
+use crate::change::Visibility;
+use crate::document::{Document, DocumentId};
+use crate::error::Fault;
+use crate::ports::{Built, FailedDocument};
+use crate::row::Key;
+use crate::value::Value;
+
+/// What stands for one key: a body, or why there is none.
+type Bodies = BTreeMap<Key, Result<String, String>>;
+
+/// A snapshot in which everything up to the token is visible; none where it is not yet.
+pub(super) async fn snapshot<'c>(
+    place: &Place,
+    client: &'c mut Object,
+    streamed: &Streamed,
+    token: Option<Visibility>,
+) -> Result<Option<Transaction<'c>>, PostgresError> {
+    if let Some(Visibility(token)) = token
+        && !visible::replayed(place, &***client, token).await?
+    {
+        return Ok(None);
+    }
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .map_err(place.failed("reading a snapshot"))?;
+    if let Some(Visibility(token)) = token
+        && !visible::shown(place, &*transaction, streamed, token).await?
+    {
+        return Ok(None);
+    }
+    Ok(Some(transaction))
+}
+
+/// Builds these documents of these indexes, all in one snapshot; none where it does not show the token yet.
+pub(super) async fn documents(
+    place: &Place,
+    client: &mut Object,
+    streamed: &Streamed,
+    wanted: &[(&Index, Vec<DocumentId>)],
+    token: Option<Visibility>,
+) -> Result<Option<Vec<Built<String>>>, PostgresError> {
+    match all_at_once(place, client, streamed, wanted, token).await {
+        Err(error) if error.lies_in_the_row() => one_by_one(place, client, streamed, wanted, token).await,
+        result => result,
+    }
+}
+
+async fn all_at_once(
+    place: &Place,
+    client: &mut Object,
+    streamed: &Streamed,
+    wanted: &[(&Index, Vec<DocumentId>)],
+    token: Option<Visibility>,
+) -> Result<Option<Vec<Built<String>>>, PostgresError> {
+    let Some(transaction) = snapshot(place, client, streamed, token).await? else { return Ok(None) };
+    let mut built = Vec::new();
+    for (index, ids) in wanted {
+        let asked: BTreeSet<&Key> = ids.iter().map(|id| &id.key).collect();
+        let bodies = bodies(place, &transaction, index, &asked).await?;
+        built.extend(answers(ids, bodies));
+    }
+    transaction.rollback().await.map_err(place.failed("ending a snapshot"))?;
+    Ok(Some(built))
+}
+
+/// Some row cannot be made a document of, and the server does not say which. Each is asked for alone, so that the others
+/// pass: in one snapshot again, whose queries may fail without ending it.
+async fn one_by_one(
+    place: &Place,
+    client: &mut Object,
+    streamed: &Streamed,
+    wanted: &[(&Index, Vec<DocumentId>)],
+    token: Option<Visibility>,
+) -> Result<Option<Vec<Built<String>>>, PostgresError> {
+    let Some(mut transaction) = snapshot(place, client, streamed, token).await? else { return Ok(None) };
+    let mut built = Vec::new();
+    for (index, ids) in wanted {
+        let mut all = Bodies::new();
+        for id in ids {
+            let failed = || place.failed("reading a snapshot");
+            let point = transaction.savepoint("syncline").await.map_err(failed())?;
+            match bodies(place, &point, index, &BTreeSet::from([&id.key])).await {
+                Ok(bodies) => {
+                    all.extend(bodies);
+                    point.commit().await.map_err(failed())?;
+                }
+                Err(error) if error.lies_in_the_row() => {
+                    all.insert(id.key.clone(), Err(Fault::from(error).message().into()));
+                    point.rollback().await.map_err(failed())?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        built.extend(answers(ids, all));
+    }
+    transaction.rollback().await.map_err(place.failed("ending a snapshot"))?;
+    Ok(Some(built))
+}
+
+fn answers(ids: &[DocumentId], mut bodies: Bodies) -> impl Iterator<Item = Built<String>> {
+    ids.iter().map(move |id| match bodies.remove(&id.key) {
+        Some(Ok(body)) => Ok(Document::upsert(id.clone(), body)),
+        Some(Err(reason)) => Err(FailedDocument { id: id.clone(), fault: Fault::content(reason) }),
+        None => Ok(Document::delete(id.clone())),
+    })
+}
+
+/// The bodies of these keys by one query. A key that is not among them has no row.
+async fn bodies(
+    place: &Place,
+    transaction: &Transaction<'_>,
+    index: &Index,
+    asked: &BTreeSet<&Key>,
+) -> Result<Bodies, PostgresError> {
+    let failed = || place.failed(format!("building documents of index `{}`", index.name));
+    // Another key can be no row's.
+    let possible: Vec<&Key> = asked.iter().copied().filter(|key| index.root.names(key)).collect();
+    let columns = (0..index.key.len()).map(|at| possible.iter().map(move |key| &key.values()[at]));
+    let given: Vec<Parameter> = columns.map(Parameter::array).collect();
+    let given: Vec<&(dyn ToSql + Sync)> = given.iter().map(|given| given as _).collect();
+    let statement =
+        transaction.prepare_typed_cached(&index.query.sql, &index.query.parameters).await.map_err(failed())?;
+    let given = &given[..statement.params().len().min(given.len())];
+    let mut found = Bodies::new();
+    for row in transaction.query(&statement, given).await.map_err(failed())? {
+        let mut values = Vec::with_capacity(index.key.len());
+        for (at, column) in index.root.key_columns().enumerate() {
+            let text: Option<&str> = row.try_get(at).map_err(failed())?;
+            values.push(text.map_or(Value::Null, |text| column.kind.read(text.as_bytes())));
+        }
+        let key = Key::new(values).map_err(|error| place.unexpected(error.to_string()))?;
+        if !asked.contains(&key) {
+            if !index.is_exact() {
+                // The row goes by another spelling now, whose own change asks for it; by the one asked for it is gone.
+                continue;
+            }
+            let name = &index.name;
+            return Err(place.unexpected(format!(
+                "the SQL of index `{name}` yields the key {key:?}, which it was not asked for"
+            )));
+        }
+        let body = body(row.try_get(index.key.len()).map_err(failed())?, index.body_is_json);
+        match found.get(&key) {
+            Some(known) if *known != body => {
+                found.insert(key, Err("the SQL yields more than one body for it".into()));
+            }
+            Some(_) => {}
+            None => {
+                found.insert(key, body);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The text of a JSON object, or what it is instead. What the server has made JSON need not be read again to know.
+fn body(text: Option<&str>, is_json: bool) -> Result<String, String> {
+    let no_object =
+        |what: &str| Err(format!("its body is {what}; the SQL must yield a JSON object, or its text"));
+    let Some(text) = text else { return no_object("NULL") };
+    if is_json {
+        return match text.trim_start().starts_with('{') {
+            true => Ok(text.to_owned()),
+            false => no_object("another kind of JSON than an object"),
+        };
+    }
+    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => no_object(&format!("no JSON object ({error})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b15_a_body_is_the_text_of_an_object_or_it_says_what_it_is() {
+        assert_eq!(body(Some("{\"a\":1}"), false), Ok("{\"a\":1}".into()));
+        assert_eq!(body(Some(" {\"a\":1}"), true), Ok(" {\"a\":1}".into()));
+        for (text, is_json, reason) in [
+            (None, true, "its body is NULL"),
+            (Some("[1]"), true, "its body is another kind of JSON"),
+            (Some("[1]"), false, "its body is no JSON object"),
+            (Some("{\"a\":"), false, "its body is no JSON object (EOF"),
+        ] {
+            let error = body(text, is_json).unwrap_err();
+            assert!(error.starts_with(reason), "{error}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Whether a query can see what was streamed.
+//!
+//! A change is streamed as soon as its commit is in the log, which is before other sessions see it: by an instant, or by
+//! as long as the commit waits for a synchronous standby. A standby sees it later still. A build must not read an older
+//! snapshot than its change, or the document would stay stale.
+//!
+//! The token of a change is the position of its commit, which orders commits as the stream does. That a standby has
+//! replayed so far is a comparison. A primary has no such position: a snapshot of it is told by transaction ids, in
+//! another order. So the ids of streamed transactions are remembered, with their positions, until a snapshot has shown
+//! them; in one place of the process for each server, because a capture and its documents know nothing of each other.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use tokio_postgres::GenericClient;
+
+use super::error::{Place, PostgresError};
+
+/// Transactions that were streamed, and not yet known to be seen by every snapshot from now on: each by the position
+/// of its commit.
+#[derive(Debug, Default)]
+pub(super) struct Streamed(Mutex<BTreeMap<u64, u32>>);
+
+/// By the server's own identifier.
+static STREAMED: LazyLock<Mutex<BTreeMap<u64, Arc<Streamed>>>> = LazyLock::new(Mutex::default);
+
+impl Streamed {
+    /// What was streamed from this server.
+    pub(super) fn of(system: u64) -> Arc<Self> {
+        let mut all = STREAMED.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(system).or_default())
+    }
+
+    pub(super) fn note(&self, commit: u64, xid: u32) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(commit, xid);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether a snapshot of the primary shows every transaction whose commit is at `token` or before. What it shows is
+    /// forgotten: later snapshots show it too.
+    fn shown(&self, snapshot: &Snapshot, token: u64) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = true;
+        all.retain(|commit, xid| {
+            let seen = snapshot.shows(*xid);
+            shown &= seen || *commit > token;
+            !seen
+        });
+        shown
+    }
+}
+
+/// A snapshot as `pg_current_snapshot` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Snapshot {
+    /// Every transaction from here on is not seen.
+    end: u64,
+    /// Nor are these before it.
+    open: Vec<u64>,
+}
+
+impl Snapshot {
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, ':');
+        let (_first, end, open) = (parts.next()?, parts.next()?, parts.next()?);
+        let open: Result<Vec<u64>, _> =
+            open.split(',').filter(|xid| !xid.is_empty()).map(str::parse).collect();
+        Some(Self { end: end.parse().ok()?, open: open.ok()? })
+    }
+
+    /// The stream tells the lower half of an id alone; it is less than half the numbers away from the newest.
+    fn shows(&self, xid: u32) -> bool {
+        let newest = self.end as u32;
+        let distance = xid.wrapping_sub(newest).cast_signed();
+        let xid = self.end.wrapping_add_signed(i64::from(distance));
+        xid < self.end && !self.open.contains(&xid)
+    }
+}
+
+/// Whether a standby has replayed the commit at `token`; a primary has, always. To be asked before the snapshot is taken.
+pub(super) async fn replayed(
+    place: &Place,
+    client: &impl GenericClient,
+    token: u64,
+) -> Result<bool, PostgresError> {
+    let row = client
+        .query_one(
+            "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
+                 THEN (pg_catalog.pg_last_wal_replay_lsn() - '0/0')::int8 END",
+            &[],
+        )
+        .await
+        .map_err(place.failed("asking how far the standby is"))?;
+    // The position is that of the record's beginning, and replayed is what lies before.
+    Ok(row.get::<_, Option<i64>>(0).is_none_or(|replayed| replayed.cast_unsigned() > token))
+}
+
+/// Whether the snapshot that this transaction reads shows every streamed transaction up to `token`.
+pub(super) async fn shown(
+    place: &Place,
+    client: &impl GenericClient,
+    streamed: &Streamed,
+    token: u64,
+) -> Result<bool, PostgresError> {
+    let row = client
+        .query_one("SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_is_in_recovery()", &[])
+        .await
+        .map_err(place.failed("reading a snapshot"))?;
+    // The snapshot of a standby does not tell which transactions are open: what it has replayed decided before.
+    if row.get(1) {
+        return Ok(true);
+    }
+    let text: &str = row.get(0);
+    let snapshot = Snapshot::read(text)
+        .ok_or_else(|| place.unexpected(format!("`{text}` is no snapshot that can be read")))?;
+    Ok(streamed.shown(&snapshot, token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b6_a_snapshot_shows_what_had_ended_when_it_was_taken() {
+        let snapshot = Snapshot::read("700:710:700,705").unwrap();
+        assert!(snapshot.shows(699) && snapshot.shows(701) && snapshot.shows(709));
+        assert!(
+            !snapshot.shows(700) && !snapshot.shows(705) && !snapshot.shows(710) && !snapshot.shows(4_000)
+        );
+        assert_eq!(Snapshot::read("5:5:").unwrap(), Snapshot { end: 5, open: vec![] });
+        for text in ["", "5", "5:5", "a:b:c", "1:2:3,x"] {
+            assert_eq!(Snapshot::read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn b6_ids_are_told_apart_also_where_they_wrap_around() {
+        // The newest is 5 after the ids have wrapped around once.
+        let snapshot = Snapshot { end: (1 << 32) + 5, open: vec![(1 << 32) - 1] };
+        assert!(snapshot.shows(u32::MAX - 1) && snapshot.shows(4));
+        assert!(!snapshot.shows(u32::MAX) && !snapshot.shows(5) && !snapshot.shows(9));
+    }
+
+    #[test]
+    fn b6_a_streamed_transaction_is_awaited_until_a_snapshot_shows_it() {
+        let streamed = Streamed::default();
+        streamed.note(100, 7);
+        streamed.note(200, 6);
+        let before = Snapshot { end: 8, open: vec![6] };
+        assert!(!streamed.shown(&before, 200), "6 is still open");
+        assert_eq!(streamed.len(), 1, "7 was shown, and is forgotten");
+        assert!(streamed.shown(&before, 150), "what committed later does not matter");
+        assert!(streamed.shown(&Snapshot { end: 8, open: vec![] }, 200));
+        assert_eq!(streamed.len(), 0);
+    }
+}
