@@ -138,11 +138,14 @@ pub(super) enum State {
     Seeded,
 }
 
+/// Indexes with a mapping, and with a scope: whether it seeds.
+type Description = (Vec<u8>, Vec<(u8, bool)>);
+
 /// Any event.
 #[derive(Debug, Arbitrary)]
 pub(super) enum Raw {
     Begun(Which, Outcome<(u64, usize)>),
-    Described(Which, Outcome<(Vec<u8>, Vec<(u8, bool)>)>),
+    Described(Which, Outcome<Description>),
     QuarantineLoaded(Which, Outcome<Vec<Id>>),
     Opened(Which, Outcome<u8>),
     Captured(Vec<Item>, Next),
