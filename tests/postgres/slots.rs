@@ -151,9 +151,11 @@ async fn b2_a_new_slot_appears_only_once_a_scan_can_see_what_it_does_not_stream(
     // The server itself awaits the transactions that it meets when it begins, and those that run when these have ended: so
     // one of each is held open, and the commit comes after both.
     let Some(world) = World::alone("", BOOKS) else { return };
-    world.run(
-        "ALTER SYSTEM SET synchronous_standby_names = 'nowhere'; SELECT pg_reload_conf(); SELECT pg_sleep(0.3)",
-    );
+    let consumer = world.consumer();
+    world.run(&format!(
+        "CREATE PUBLICATION syncline_{consumer} FOR TABLE books WITH (publish_via_partition_root = true);
+         ALTER SYSTEM SET synchronous_standby_names = 'nowhere'; SELECT pg_reload_conf(); SELECT pg_sleep(0.3)"
+    ));
     let (mut first, mut second, mut writer) = (world.session(), world.session(), world.session());
     first.run("BEGIN; INSERT INTO reviews VALUES (1, 1)");
     let capture = std::sync::Arc::new(world.capture(&["books"]));

@@ -354,10 +354,9 @@ async fn create(server: &Server, client: Object, consumer: &str) -> Result<(), P
         return Err(waits());
     }
     made.map_err(failed())?;
-    let row = client
-        .query_one("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text", &[])
-        .await
-        .map_err(failed())?;
+    // A new id is above those of all transactions that may have committed by now. The end of a snapshot is not: it is above
+    // those only that other sessions know to have ended.
+    let row = client.query_one("SELECT pg_catalog.pg_current_xact_id()::text", &[]).await.map_err(failed())?;
     let settled: &str = row.get(0);
     loop {
         let row = client
