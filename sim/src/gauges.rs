@@ -85,6 +85,14 @@ impl Gauges {
         bound("documents in flight", self.on_their_way.len(), most)
     }
 
+    /// A whole build was refused: its documents wait again, to be built in halves.
+    pub(crate) fn on_build_refused(&mut self, docs: &[Doc]) {
+        for doc in docs {
+            self.on_their_way.remove(doc);
+            self.dirty.insert(doc.clone());
+        }
+    }
+
     pub(crate) fn on_settled<'a>(&mut self, docs: impl IntoIterator<Item = &'a Doc>) {
         for doc in docs {
             self.on_their_way.remove(doc);

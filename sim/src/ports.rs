@@ -11,9 +11,9 @@ use syncline::ports::{
     TableNeeds,
 };
 use syncline::{
-    Built, Captured, Change, ChangeCapture, Document, DocumentBuilder, DocumentId, Epoch, Fault, FlushReport,
-    IndexMapping, IndexName, IndexScope, Key, Opened, Position, Quarantine, RejectedDocument, Seed,
-    SeedState, Sink, SnapshotTable, StreamId, TableName, Value, Version, Visibility, Writes,
+    Built, Captured, Change, ChangeCapture, Document, DocumentBuilder, DocumentId, Epoch, Fault, FaultKind,
+    FlushReport, IndexMapping, IndexName, IndexScope, Key, Opened, Position, Quarantine, RejectedDocument,
+    Seed, SeedState, Sink, SnapshotTable, StreamId, TableName, Value, Version, Visibility, Writes,
 };
 use tokio::time::timeout;
 
@@ -198,9 +198,11 @@ impl DocumentBuilder for Documents {
         let docs: Vec<Doc> = ids.iter().map(|id| doc_of(id, &world.names)).collect();
         world.judge(world.with(|state| state.gauges.on_build(&docs, &world.plan.engine)));
         let visible = visibility.map_or(0, |token| token.0);
-        let Answer::Built(built) = self.0.ask(Node::Database, Call::Build { docs, visible }).await? else {
-            return Err(unexpected());
-        };
+        let answer = self.0.ask(Node::Database, Call::Build { docs: docs.clone(), visible }).await;
+        if answer.as_ref().is_err_and(|fault| fault.kind() == FaultKind::Content) {
+            world.with(|state| state.gauges.on_build_refused(&docs));
+        }
+        let Answer::Built(built) = answer? else { return Err(unexpected()) };
         let healed = world.with(|state| state.healed);
         let built = built.into_iter().zip(ids).map(|((doc, body), id)| match body {
             Some(body) if body.poison == Poison::Unbuildable && !healed => {
