@@ -115,14 +115,14 @@ async fn history(world: &World, chaos: &Chaos) {
         return;
     }
     world.say(Lane::Check, format_args!("mended by itself; now what only a start can mend"));
-    reboot(chaos).await;
+    reboot(world, chaos).await;
     if !settles(world, Check::Live, Until::Right).await {
         return;
     }
     let before = contents(world);
     world.say(Lane::Check, format_args!("converged; now the whole log again"));
     world.with(|state| state.database.rewind());
-    reboot(chaos).await;
+    reboot(world, chaos).await;
     if !settles(world, Check::Replay, Until::Right).await {
         return;
     }
@@ -186,10 +186,15 @@ async fn heal(world: &World) {
     world.say(Lane::Fault, format_args!("healed"));
 }
 
-/// The engine dies and comes back, so that what is tried at a start is tried.
-async fn reboot(chaos: &Chaos) {
+/// The engine dies and comes back, so that what is tried at a start is tried. What is still on its way to the index arrives
+/// while nobody runs: it must not be what the next run is judged by.
+async fn reboot(world: &World, chaos: &Chaos) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     chaos.kill(Node::Engine);
-    sleep(Duration::from_millis(5)).await;
+    sleep(Duration::from_millis(5) + Duration::from_micros(world.plan.network.latency_us.max)).await;
+    while world.with(|state| state.served > 0) && tokio::time::Instant::now() < deadline {
+        sleep(Duration::from_millis(5)).await;
+    }
     chaos.restart(Node::Engine);
 }
 

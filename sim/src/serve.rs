@@ -39,6 +39,7 @@ pub(crate) async fn serve(world: Arc<World>, node: Node) {
 
 async fn handle(world: Arc<World>, node: Node, endpoint: Endpoint, from: SocketAddr, request: Request) {
     let point = request.call.point();
+    let _served = (node == Node::Index).then(|| Served::new(&world));
     let lane = lane(point);
     world.enter(lane, Phase::Begin, request.number, format_args!("{}", describe(&world, &request.call)));
     let (nth, acts) = world.pass(point, Moment::Before).await;
@@ -110,6 +111,22 @@ fn blame(world: &World, call: &Call, reply: &Reply) {
         Ok(Answer::Flushed { rejected, .. }) => rejected.iter().for_each(|doc| state.judge.on_refused(doc)),
         _ => {}
     });
+}
+
+/// A request that the index holds, for as long as its task lives.
+struct Served(Arc<World>);
+
+impl Served {
+    fn new(world: &Arc<World>) -> Self {
+        world.with(|state| state.served += 1);
+        Self(world.clone())
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.with(|state| state.served -= 1);
+    }
 }
 
 fn say(world: &World, act: &Act, point: Point, moment: Moment, nth: u32) {

@@ -22,6 +22,9 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32) -> Reply
             let (incarnation, session) = world.with(|state| state.database.open());
             // Whoever had the stream open learns that it is gone.
             world.streamed.notify_waiters();
+            // What was committed before the resume point is in no stream: readers must see all of it.
+            let created = world.with(|state| state.database.created.last().copied());
+            seen(world, created.unwrap_or_default())?;
             Ok(Answer::Opened { incarnation, session })
         }
         Call::Stream { session } => stream(world, *session).await,

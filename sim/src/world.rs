@@ -51,6 +51,8 @@ pub(crate) struct State {
     /// Until when the database, and the index, refuse the engine's credentials.
     refused_until_us: BTreeMap<Node, u64>,
     pub(crate) requests: u64,
+    /// Requests that the index has taken and not answered.
+    pub(crate) served: usize,
     /// Acts of the chaos node that are not over.
     pub(crate) outstanding: usize,
     /// The deadline of a drain that was asked for.
@@ -102,6 +104,7 @@ impl World {
             ended_at_us: BTreeMap::new(),
             refused_until_us: BTreeMap::new(),
             requests: 0,
+            served: 0,
             outstanding: 0,
             drain_within_ms: None,
         };

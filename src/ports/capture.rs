@@ -60,6 +60,8 @@ impl core::fmt::Debug for Opened {
 ///
 /// - once [`open`](Self::open) has returned, every later change is in the stream, of this opening or of a later one under
 ///   the same [`StreamId`]; a position that is lost or recreated has another id;
+/// - and every change before it can be seen by whoever builds documents or scans tables, because it is in no stream: where
+///   those read from a replica, a new resume point waits until that has come to it;
 /// - what was not confirmed is given again by the next opening;
 /// - a [`Checkpoint`](Captured::Checkpoint) stands only where the source can resume, and never inside a transaction.
 ///
