@@ -193,13 +193,14 @@ impl Affinity {
             (Self::Real, Value::Int(value)) => Value::Float(value as f64),
             (Self::Integer | Self::Numeric, Value::Float(value)) => number(value),
             (Self::Integer | Self::Numeric | Self::Real, Value::Text(text)) => {
-                // SQLite reads a number up to a NUL, and to it the vertical tab is white space too.
-                let number_text = text.split('\0').next().unwrap_or_default();
+                // SQLite reads a number up to a NUL, though as a float alone; to it the vertical tab is white space too.
+                let (number_text, is_cut) =
+                    text.split_once('\0').map_or((&*text, false), |(text, _)| (text, true));
                 let digits = number_text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{b}');
                 let looks_numeric = digits.ends_with(|c: char| c.is_ascii_digit() || c == '.')
                     && digits.chars().all(|c| c.is_ascii_digit() || "+-.eE".contains(c));
                 match (digits.parse::<i64>(), digits.parse::<f64>()) {
-                    (Ok(value), _) => self.apply(Value::Int(value)),
+                    (Ok(value), _) if !is_cut => self.apply(Value::Int(value)),
                     (_, Ok(value)) if looks_numeric && self == Self::Real => self.apply(Value::Float(value)),
                     (_, Ok(value)) if looks_numeric => number(value),
                     _ => Value::Text(text),
@@ -281,7 +282,16 @@ mod tests {
 
     #[test]
     fn white_space_and_ends_are_what_sqlite_takes_for_them() {
-        for text in ["\u{b}7\u{c}", "\t\n\r 7 ", "\u{a0}7", "7\0", "7 \0x", "\u{0}7", "7.5\0"] {
+        for text in [
+            "\u{b}7\u{c}",
+            "\t\n\r 7 ",
+            "\u{a0}7",
+            "7\0",
+            "7 \0x",
+            "\u{0}7",
+            "7.5\0",
+            "9223372036854775801\0",
+        ] {
             check(&Value::from(text));
         }
     }
