@@ -13,10 +13,7 @@ use crate::model::{Model, State, Stored, number};
 /// Called for each command as it comes.
 pub fn command(drive: &Drive, command: &Command<State>) {
     match command {
-        Command::Resolve { changes, .. } => {
-            let limit = drive.config().limits.resolve_changes;
-            assert!(!changes.is_empty() && changes.len() <= limit, "B11: {} changes", changes.len());
-        }
+        Command::Resolve { changes, .. } => b11_a_resolve_is_bounded(drive, changes.len()),
         Command::Build { ids, .. } => {
             a07_ensured_before_anything_is_written(drive);
             b06_one_flight_per_document(drive, ids);
@@ -40,10 +37,7 @@ pub fn command(drive: &Drive, command: &Command<State>) {
             }
             b01_only_what_is_not_owed(drive, *position);
         }
-        Command::Clear { index, .. } => {
-            let flying = drive.owed.flying().any(|id| id.index == *index);
-            assert!(!flying, "B2: {index} is cleared while a document of it is in flight");
-        }
+        Command::Clear { index, .. } => b02_nothing_flies_beside_a_clear(drive, index),
         // What is said of a stream that was lost a moment ago holds for nothing.
         Command::SaveCursor { index, seed, after: Some(after), .. }
             if seed.stream == drive.model.stream_id() =>
@@ -54,9 +48,14 @@ pub fn command(drive: &Drive, command: &Command<State>) {
             b03_rows_are_durable(&drive.model, index, None);
         }
         Command::Scan { .. } => {
-            assert!(drive.has_opened(), "B2: a snapshot is read before there is a resume point");
+            a06_what_is_seeded_is_not_scanned(drive);
+            b02_a_resume_point_before_a_snapshot(drive);
         }
-        Command::Notify(notice) => b08_retries(&drive.config(), notice),
+        Command::Notify(notice) => {
+            a08_the_observer_hears_in_order(drive, notice);
+            a11_nothing_is_skipped_where_it_must_not(drive, notice);
+            b08_retries(&drive.config(), notice);
+        }
         _ => {}
     }
 }
@@ -66,10 +65,53 @@ pub fn after(drive: &Drive) {
     b11_limits(drive);
     b07_what_is_safe_is_acknowledged(drive);
     a10_told_in_the_end(drive);
+    a11_a_refusal_ends_the_run(drive);
+    b14_status_agrees_with_the_account(drive);
+    b14_caught_up_means_equal(drive);
 }
 
 fn a07_ensured_before_anything_is_written(drive: &Drive) {
     assert_eq!(drive.ensured(), drive.model.indexes.len(), "A7: an index is not ensured");
+}
+
+/// With every index seeded already there is nothing to scan for.
+fn a06_what_is_seeded_is_not_scanned(drive: &Drive) {
+    let stream = drive.model.stream_id();
+    let seeded = |index| match drive.model.sink.seeds.get(index) {
+        Some((seed, state)) => seed.stream == stream && *state == SeedState::Seeded,
+        None => false,
+    };
+    assert!(!drive.model.indexes.iter().all(seeded), "A6: a scan, but every index is seeded");
+}
+
+/// Ensured first; an index is seeded after it was told that it will be; changes are captured after live has started, and
+/// committed after they were captured.
+fn a08_the_observer_hears_in_order(drive: &Drive, notice: &Notice) {
+    let heard = drive.heard();
+    let in_order = match notice {
+        Notice::IndexesEnsured(count) => !heard.ensured && *count == drive.model.indexes.len(),
+        Notice::BackfillStarted(_) | Notice::LiveStarted => heard.ensured,
+        Notice::IndexSeeded(index) => heard.seeding.contains(index),
+        Notice::BackfillCompleted => heard.ensured && heard.seeding.is_empty(),
+        Notice::Captured(_) => heard.live,
+        Notice::Committed(stats) if stats.lane == Lane::Live => {
+            heard.committed + stats.changes as u64 <= heard.captured
+        }
+        _ => true,
+    };
+    assert!(in_order, "A8: the observer hears {notice:?} after {heard:?}");
+}
+
+/// Under `Stop` nobody is told that a document is in quarantine.
+fn a11_nothing_is_skipped_where_it_must_not(drive: &Drive, notice: &Notice) {
+    let skipped = matches!(notice, Notice::Quarantined(..));
+    assert!(drive.setup().skip || !skipped, "A11: {notice:?}, but nothing may be skipped");
+}
+
+/// Under `Stop` a run goes no further than the call in which the sink refused a document.
+fn a11_a_refusal_ends_the_run(drive: &Drive) {
+    let goes_on = matches!(drive.status().phase, Phase::Starting | Phase::Running | Phase::Draining);
+    assert!(!(drive.was_refused() && goes_on), "A11: a document was refused, and the run goes on");
 }
 
 /// With one flush at a time: what became safe is being acknowledged before the next flush is made.
@@ -115,6 +157,15 @@ fn b01_only_what_is_not_owed(drive: &Drive, position: Position) {
     let safe = drive.owed.safe();
     assert!(Some(position) <= safe, "B1: {position} is acknowledged, {safe:?} is safe");
     assert!(Some(position) >= drive.acknowledged(), "B1: {position} goes back");
+}
+
+fn b02_nothing_flies_beside_a_clear(drive: &Drive, index: &IndexName) {
+    let flying = drive.owed.flying().any(|id| id.index == *index);
+    assert!(!flying, "B2: {index} is cleared while a document of it is in flight");
+}
+
+fn b02_a_resume_point_before_a_snapshot(drive: &Drive) {
+    assert!(drive.has_opened(), "B2: a snapshot is read before there is a resume point");
 }
 
 /// Every row up to this key (all without one) is in the sink, unless the stream has a change of it.
@@ -183,6 +234,11 @@ fn b08_retries(config: &Config, notice: &Notice) {
     }
 }
 
+fn b11_a_resolve_is_bounded(drive: &Drive, changes: usize) {
+    let limit = drive.config().limits.resolve_changes;
+    assert!(0 < changes && changes <= limit, "B11: {changes} changes to resolve at once");
+}
+
 /// A document that waits again because its builds were refused, or its index was shut, does not count against a unit that
 /// it was cut into before; so the limit is that of what was cut together.
 fn b11_a_unit_is_bounded(drive: &Drive, ids: &[DocumentId]) {
@@ -214,6 +270,32 @@ fn b11_limits(drive: &Drive) {
     let most = limits.documents + fan_out + limits.backfill_rows.max(indexes) + retrials;
     let dirty = status.dirty + status.in_flight;
     assert!(dirty <= most, "B11: {dirty} documents are dirty, at most {most} may be");
+}
+
+/// What the run says of itself is what the naive account says: the dirty set against sets of all that each document is owed
+/// for, and what is durable against every change with its holders.
+fn b14_status_agrees_with_the_account(drive: &Drive) {
+    if !is_running(drive) {
+        return;
+    }
+    let (status, owed, heard) = (drive.status(), &drive.owed, drive.heard());
+    assert_eq!(status.captured, owed.captured(), "B14: changes captured");
+    assert_eq!(status.captured, heard.captured, "B14: changes captured, as the observer heard");
+    assert_eq!(status.captured - status.durable, owed.held(), "B14: changes that are not durable");
+    assert_eq!(status.in_flight, owed.flying().count(), "B14: documents in flight");
+    assert!(status.dirty >= owed.waiting(), "B14: {} documents dirty of {}", status.dirty, owed.waiting());
+    if !drive.setup().scopes {
+        assert_eq!(status.dirty, owed.waiting(), "B14: documents dirty");
+    }
+    assert_eq!(status.retries, heard.retried, "B14: retries");
+    assert_eq!(status.quarantined, heard.quarantined, "B14: documents quarantined");
+}
+
+/// Who is told that the run is caught up finds in the sink what the rows say, but for what the source has not given yet.
+fn b14_caught_up_means_equal(drive: &Drive) {
+    if drive.status().caught_up && drive.is_capturing() && drive.ready() == 0 {
+        converged(&drive.model);
+    }
 }
 
 /// The run is over, or the world is healed and nothing is left to do: the sink is what the rows say.

@@ -17,8 +17,11 @@ use crate::setup::Setup;
 
 mod answer;
 mod heal;
+mod heard;
 mod misuse;
 mod view;
+
+pub use heard::Heard;
 
 /// No timer beyond this is waited for: it is one that never goes off.
 const HORIZON: Duration = Duration::from_secs(24 * 60 * 60);
@@ -57,6 +60,10 @@ pub struct Drive {
     finished_now: bool,
     /// What the observer heard in the last step.
     notices: Vec<Notice>,
+    /// What it heard of this run.
+    heard: Heard,
+    /// The sink has refused a document of which nothing may be skipped.
+    refused: bool,
     marks: BTreeSet<&'static str>,
     journal: Option<Vec<String>>,
 }
@@ -97,6 +104,8 @@ impl Drive {
             finished: None,
             finished_now: false,
             notices: Vec::new(),
+            heard: Heard::default(),
+            refused: false,
             marks: BTreeSet::new(),
             journal,
         };
@@ -295,6 +304,20 @@ impl Drive {
             self.pipeline.check_invariants();
         }
         check::after(self);
+        self.mark_limits();
+    }
+
+    fn mark_limits(&mut self) {
+        let (status, limits) = (self.status(), self.config().limits);
+        if self.is_capturing() && status.phase == Phase::Running && self.capacity(Lane::Live) == 0 {
+            self.mark("the window was full");
+        }
+        if status.dirty + status.in_flight >= limits.documents {
+            self.mark("the dirty limit was reached");
+        }
+        if self.snapshot.is_some() && self.capacity(Lane::Backfill) == 0 {
+            self.mark("the scan had no room");
+        }
     }
 
     fn poll(&mut self) {
@@ -315,6 +338,7 @@ impl Drive {
                 {
                     self.model.quarantined.insert(document.id.clone(), Version::default());
                 }
+                self.heard.on(notice);
                 return self.notices.push(notice.clone());
             }
             Command::Finish(outcome) => {
@@ -415,6 +439,16 @@ impl Drive {
     /// What the observer heard in the last step.
     pub fn notices(&self) -> &[Notice] {
         &self.notices
+    }
+
+    /// What the observer heard of this run.
+    pub fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
+    /// Whether the sink has refused a document of which nothing may be skipped.
+    pub fn was_refused(&self) -> bool {
+        self.refused
     }
 
     /// How many items the open capture has ready.

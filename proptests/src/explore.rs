@@ -9,12 +9,14 @@
 //! misses those that join or turn back; and the claim that equal views behave alike is itself checked (see
 //! [`Search::proving`]).
 
-use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{Hash as _, Hasher as _};
+use std::fmt::{self, Write};
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread;
 
 use syncline::pipeline::{Command, Timer};
+use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::check;
 use crate::drive::Drive;
@@ -69,6 +71,9 @@ pub struct Explored {
 
 type Digest = u128;
 
+/// States that are stepped from at a time, before what they lead to is sorted into what is known.
+const AT_A_TIME: usize = 1024;
+
 /// A state that was reached: from where, and by which step.
 struct Reached {
     from: usize,
@@ -76,6 +81,31 @@ struct Reached {
     depth: usize,
     /// In a search that proves the view: what follows from the state.
     follows: Digest,
+}
+
+/// A state that is still to be stepped from.
+struct Waiting {
+    number: usize,
+    drive: Drive,
+    left: Left,
+}
+
+/// One step from a state.
+struct Step {
+    op: Op,
+    left: Left,
+    is_healthy: bool,
+    /// What it led to, or how a check failed.
+    outcome: thread::Result<Led>,
+}
+
+/// What a step led to.
+struct Led {
+    view: Digest,
+    follows: Digest,
+    met: BTreeSet<&'static str>,
+    /// The state; nothing where it was known before.
+    drive: Option<Drive>,
 }
 
 /// A search of a world.
@@ -98,7 +128,8 @@ impl Search {
         Self { proves: true, ..self }
     }
 
-    /// Walks every interleaving. Panics where a check fails, with the shortest path to it, as Rust.
+    /// Walks every interleaving. Panics where a check fails, with the shortest path to it, as Rust. It steps on as many
+    /// threads as there are cores; what it finds, and in which order, does not depend on that.
     pub fn run(self) -> Explored {
         let world = self.world;
         let left = Left {
@@ -108,65 +139,40 @@ impl Search {
             crashes: world.crashes,
             drains: world.drains,
         };
-        let mut explored = Explored::default();
-        let mut reached: Vec<Reached> = Vec::new();
-        let mut known: BTreeMap<Digest, usize> = BTreeMap::new();
-        let mut healthy: Vec<(u32, u32)> = Vec::new();
-        let mut frontier = VecDeque::new();
         let mut first = Drive::new(world.setup);
-        explored.met.extend(first.take_marks());
-        known.insert(view(&first, left), 0);
+        let mut walk = Walk::new(world);
+        walk.explored.met.extend(first.take_marks());
+        walk.known.insert(view(&first, left), 0);
         let follows = self.follows(&first, left);
-        reached.push(Reached { from: 0, op: Op::Crash, depth: 0, follows });
-        frontier.push_back((0, first, left));
-        while let Some((at, drive, left)) = frontier.pop_front() {
-            let mut ends = true;
-            for (op, then, is_healthy) in choices(&world, &drive, left) {
-                ends &= !is_healthy;
-                let mut next = drive.clone();
-                let stepped = catch_unwind(AssertUnwindSafe(|| next.step(op)));
-                if let Err(panic) = stepped {
-                    report(&world, &reached, at, Some(op));
-                    resume_unwind(panic);
-                }
-                explored.met.extend(next.take_marks());
-                explored.steps += 1;
-                let digest = view(&next, then);
-                let number = known.len();
-                let to = *known.entry(digest).or_insert(number);
-                let follows = self.follows(&next, then);
-                if to < number {
-                    if follows != reached[to].follows {
-                        report(&world, &reached, at, Some(op));
-                        report(&world, &reached, to, None);
-                        panic!("these two paths lead to equal views that do not behave alike");
-                    }
-                } else {
-                    let depth = reached[at].depth + 1;
-                    explored.depth = depth;
-                    reached.push(Reached { from: at, op, depth, follows });
-                    frontier.push_back((to, next, then));
-                }
-                if is_healthy && to != at {
-                    healthy.push((at as u32, to as u32));
-                }
-            }
-            if ends {
-                explored.ends += 1;
-                let ended = catch_unwind(AssertUnwindSafe(|| {
-                    assert!(drive.is_settled(), "stuck:\n{}", drive.canonical());
-                    check::converged(&drive.model);
-                }));
-                if let Err(panic) = ended {
-                    report(&world, &reached, at, None);
-                    resume_unwind(panic);
-                }
+        walk.reached.push(Reached { from: 0, op: Op::Crash, depth: 0, follows });
+        walk.frontier.push_back(Waiting { number: 0, drive: first, left });
+        while !walk.frontier.is_empty() {
+            let several = walk.frontier.len().min(AT_A_TIME);
+            let several: Vec<Waiting> = walk.frontier.drain(..several).collect();
+            let known = &walk.known;
+            let steps = in_parallel(&several, |from| self.steps(from, known));
+            for (from, steps) in several.iter().zip(steps) {
+                walk.take(from, steps);
             }
         }
-        explored.states = known.len();
-        assert!(is_finite(explored.states, &healthy), "{}: a path without failures turns back", world.name);
-        crate::random::demand(&explored.met, world.demands);
-        explored
+        walk.finish()
+    }
+
+    /// Everything that can happen next in a state.
+    fn steps(&self, from: &Waiting, known: &BTreeMap<Digest, usize>) -> Vec<Step> {
+        let step = |(op, left, is_healthy)| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                let mut drive = from.drive.clone();
+                drive.step(op);
+                let met = drive.take_marks();
+                let view = view(&drive, left);
+                let follows = self.follows(&drive, left);
+                let drive = (!known.contains_key(&view)).then_some(drive);
+                Led { view, follows, met, drive }
+            }));
+            Step { op, left, is_healthy, outcome }
+        };
+        choices(&self.world, &from.drive, from.left).into_iter().map(step).collect()
     }
 
     /// What follows from a state: for every step what is told, and the view it leads to.
@@ -174,39 +180,144 @@ impl Search {
         if !self.proves {
             return 0;
         }
-        let mut text = String::new();
+        let mut follows = Digesting::default();
         for (op, then, _) in choices(&self.world, drive, left) {
             let mut next = drive.clone();
             next.step(op);
-            text += &format!("{op:?} {} {}\n", next.told(), view(&next, then));
+            let view = view(&next, then);
+            let _ = writeln!(follows, "{op:?} {} {view}", next.told());
         }
-        digest(&text)
+        follows.digest()
     }
 }
 
+/// What is known of a world while it is walked.
+struct Walk {
+    world: World,
+    explored: Explored,
+    reached: Vec<Reached>,
+    known: BTreeMap<Digest, usize>,
+    /// The steps in which nothing fails.
+    healthy: Vec<(u32, u32)>,
+    frontier: VecDeque<Waiting>,
+}
+
+impl Walk {
+    fn new(world: World) -> Self {
+        Self {
+            world,
+            explored: Explored::default(),
+            reached: Vec::new(),
+            known: BTreeMap::new(),
+            healthy: Vec::new(),
+            frontier: VecDeque::new(),
+        }
+    }
+
+    /// Takes what the steps from a state led to.
+    fn take(&mut self, from: &Waiting, steps: Vec<Step>) {
+        let at = from.number;
+        let ends = !steps.iter().any(|step| step.is_healthy);
+        for Step { op, left, is_healthy, outcome } in steps {
+            let Led { view, follows, met, drive } = outcome.unwrap_or_else(|panic| {
+                self.report(at, Some(op));
+                resume_unwind(panic)
+            });
+            self.explored.met.extend(met);
+            self.explored.steps += 1;
+            let number = self.known.len();
+            let to = *self.known.entry(view).or_insert(number);
+            if to < number {
+                if follows != self.reached[to].follows {
+                    self.report(at, Some(op));
+                    self.report(to, None);
+                    panic!("these two paths lead to equal views that do not behave alike");
+                }
+            } else {
+                let depth = self.reached[at].depth + 1;
+                self.explored.depth = depth;
+                self.reached.push(Reached { from: at, op, depth, follows });
+                let drive = drive.expect("a state that nobody knew is kept");
+                self.frontier.push_back(Waiting { number, drive, left });
+            }
+            if is_healthy && to != at {
+                self.healthy.push((at as u32, to as u32));
+            }
+        }
+        if ends {
+            self.end(from);
+        }
+    }
+
+    /// Nothing but failures can follow: all is done.
+    fn end(&mut self, from: &Waiting) {
+        self.explored.ends += 1;
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            assert!(from.drive.is_settled(), "stuck:\n{}", from.drive.canonical());
+            check::converged(&from.drive.model);
+        }));
+        if let Err(panic) = ended {
+            self.report(from.number, None);
+            resume_unwind(panic);
+        }
+    }
+
+    fn finish(mut self) -> Explored {
+        self.explored.states = self.known.len();
+        let finite = is_finite(self.explored.states, &self.healthy);
+        assert!(finite, "{}: a path without failures turns back", self.world.name);
+        crate::random::demand(&self.explored.met, self.world.demands);
+        self.explored
+    }
+
+    /// The path to a state, as Rust.
+    #[allow(clippy::print_stderr, reason = "a path is what one looks for in the output of a failed test")]
+    fn report(&self, mut at: usize, last: Option<Op>) {
+        let mut ops: Vec<Op> = last.into_iter().collect();
+        while at != 0 {
+            ops.push(self.reached[at].op);
+            at = self.reached[at].from;
+        }
+        ops.reverse();
+        eprintln!("{}: the path, as Rust:\n({:?}, {ops:?})", self.world.name, self.world.setup);
+    }
+}
+
+/// The same of every item, on all cores, in their order.
+fn in_parallel<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        let each = &each;
+        let parts = items.chunks(items.len().div_ceil(cores));
+        let parts = parts.map(|part| scope.spawn(move || part.iter().map(each).collect::<Vec<R>>()));
+        let parts: Vec<_> = parts.collect();
+        parts.into_iter().flat_map(|part| part.join().expect("a panic of a step is caught")).collect()
+    })
+}
+
+/// A state in its canonical view.
 fn view(drive: &Drive, left: Left) -> Digest {
-    digest(&format!("{}{left:?}", drive.canonical()))
+    let mut text = Digesting::default();
+    let _ = drive.write_canonical(&mut text);
+    let _ = write!(text, "{left:?}");
+    text.digest()
 }
 
-fn digest(text: &str) -> Digest {
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        (salt, text).hash(&mut hasher);
-        u128::from(hasher.finish())
-    };
-    half(0) << 64 | half(1)
-}
+/// Text that is hashed as it is written. At 128 bits two different texts of some millions never have the same digest.
+#[derive(Default)]
+struct Digesting(Xxh3Default);
 
-/// The path to a state, as Rust.
-#[allow(clippy::print_stderr, reason = "a path is what one looks for in the output of a failed test")]
-fn report(world: &World, reached: &[Reached], mut at: usize, last: Option<Op>) {
-    let mut ops: Vec<Op> = last.into_iter().collect();
-    while at != 0 {
-        ops.push(reached[at].op);
-        at = reached[at].from;
+impl Digesting {
+    fn digest(&self) -> Digest {
+        self.0.digest128()
     }
-    ops.reverse();
-    eprintln!("{}: the path, as Rust:\n({:?}, {ops:?})", world.name, world.setup);
+}
+
+impl Write for Digesting {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.update(text.as_bytes());
+        Ok(())
+    }
 }
 
 /// Whether there is no cycle: everything can be taken away, each state after all that lead to it.

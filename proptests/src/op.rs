@@ -4,6 +4,8 @@
 //! modulo what there is, or does nothing. So any list of operations is a run, and every part of one is too, which is what
 //! lets a searcher cut a failing run down. What it prints (`Debug`) is the Rust that makes it.
 
+use proptest::prelude::{Just, Strategy, prop, prop_oneof};
+
 /// Whether a failure passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
@@ -102,4 +104,66 @@ pub enum Op {
     Drain(u8),
     /// The driver does what it must not.
     Misuse(Wrong),
+}
+
+/// One operation. Most of them let the run go on, so that it comes somewhere.
+pub fn any() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (1_u8.., prop::num::u8::ANY, prop::num::u8::ANY).prop_map(|(rows, few, removed)| {
+            Op::Commit(if rows & few == 0 { rows } else { rows & few }, removed & few)
+        }),
+        1 => Just(Op::Heartbeat),
+        10 => (1_u8..6).prop_map(Op::Capture),
+        1 => Just(Op::FailCapture(Kind::Transient)),
+        40 => (0_u8..6, answer()).prop_map(|(at, how)| Op::Answer(at, how)),
+        5 => (1_u8..4).prop_map(Op::Scan),
+        1 => Just(Op::FailScan(Kind::Transient)),
+        8 => Just(Op::Deadline),
+        3 => prop::num::u8::ANY.prop_map(Op::Wait),
+        3 => prop::num::u8::ANY.prop_map(Op::Land),
+        2 => prop::num::u8::ANY.prop_map(Op::Stale),
+        1 => Just(Op::Repeat),
+        1 => wrong().prop_map(Op::Misuse),
+        1 => rare(),
+    ]
+}
+
+fn rare() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => Just(Op::Crash),
+        1 => prop::num::u8::ANY.prop_map(Op::Drain),
+        1 => Just(Op::LoseStream),
+        1 => Just(Op::End),
+        1 => kind().prop_map(Op::FailCapture),
+        1 => kind().prop_map(Op::FailScan),
+        1 => (0_u8..6).prop_map(|at| Op::Answer(at, Answer::Wrong)),
+    ]
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![8 => Just(Kind::Transient), 3 => Just(Kind::Content), 1 => Just(Kind::Fatal)]
+}
+
+fn effect() -> impl Strategy<Value = Effect> {
+    prop_oneof![Just(Effect::Nothing), Just(Effect::Half), Just(Effect::All), Just(Effect::Late)]
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    prop_oneof![
+        30 => Just(Answer::Done),
+        2 => Just(Answer::Reversed),
+        4 => (kind(), effect()).prop_map(|(kind, effect)| Answer::Failed(kind, effect)),
+        4 => (kind(), 1_u8..16).prop_map(|(kind, mask)| Answer::Partly(kind, mask)),
+    ]
+}
+
+fn wrong() -> impl Strategy<Value = Wrong> {
+    prop_oneof![
+        Just(Wrong::TimeBack),
+        Just(Wrong::NeverMade),
+        Just(Wrong::OtherKind),
+        Just(Wrong::TooManyChanges),
+        Just(Wrong::TooManyRows),
+        Just(Wrong::NoCapture),
+    ]
 }

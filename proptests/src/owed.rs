@@ -135,6 +135,19 @@ impl Owed {
         documents.chain(self.unresolved.first()).min().copied().unwrap_or(self.captured)
     }
 
+    /// How many changes are owed: each that is unresolved, and the oldest that each document waits for, and that it flies for.
+    /// A newer one that meets an older one at every document it touches settles with those.
+    pub fn held(&self) -> u64 {
+        let flying = self.flying.values().flatten();
+        let oldest = self.waiting.values().chain(flying).filter_map(BTreeSet::first);
+        self.unresolved.iter().chain(oldest).collect::<BTreeSet<_>>().len() as u64
+    }
+
+    /// How many documents of live changes, or from the quarantine, wait for a build, and are not in flight.
+    pub fn waiting(&self) -> usize {
+        self.waiting.keys().filter(|id| !self.flying.contains_key(*id)).count()
+    }
+
     /// Notes what is safe now, once all that an event tells is known. After a reopening earlier positions come again, and
     /// the last one that came stands for all before it: a newer one that was seen earlier comes again too.
     pub fn note_safe(&mut self) {

@@ -15,115 +15,17 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use crate::drive::Drive;
-use crate::op::{Answer, Effect, Kind, Op, Wrong};
-use crate::setup::Setup;
-
-fn kind() -> impl Strategy<Value = Kind> {
-    prop_oneof![8 => Just(Kind::Transient), 3 => Just(Kind::Content), 1 => Just(Kind::Fatal)]
-}
-
-fn effect() -> impl Strategy<Value = Effect> {
-    prop_oneof![Just(Effect::Nothing), Just(Effect::Half), Just(Effect::All), Just(Effect::Late)]
-}
-
-fn answer() -> impl Strategy<Value = Answer> {
-    prop_oneof![
-        30 => Just(Answer::Done),
-        2 => Just(Answer::Reversed),
-        4 => (kind(), effect()).prop_map(|(kind, effect)| Answer::Failed(kind, effect)),
-        4 => (kind(), 1_u8..16).prop_map(|(kind, mask)| Answer::Partly(kind, mask)),
-    ]
-}
-
-fn wrong() -> impl Strategy<Value = Wrong> {
-    prop_oneof![
-        Just(Wrong::TimeBack),
-        Just(Wrong::NeverMade),
-        Just(Wrong::OtherKind),
-        Just(Wrong::TooManyChanges),
-        Just(Wrong::TooManyRows),
-        Just(Wrong::NoCapture),
-    ]
-}
-
-/// One operation. Most of them let the run go on, so that it comes somewhere.
-pub fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        6 => (1_u8.., any::<u8>(), any::<u8>()).prop_map(|(rows, few, removed)| {
-            Op::Commit(if rows & few == 0 { rows } else { rows & few }, removed & few)
-        }),
-        1 => Just(Op::Heartbeat),
-        10 => (1_u8..6).prop_map(Op::Capture),
-        1 => Just(Op::FailCapture(Kind::Transient)),
-        40 => (0_u8..6, answer()).prop_map(|(at, how)| Op::Answer(at, how)),
-        5 => (1_u8..4).prop_map(Op::Scan),
-        1 => Just(Op::FailScan(Kind::Transient)),
-        8 => Just(Op::Deadline),
-        3 => any::<u8>().prop_map(Op::Wait),
-        3 => any::<u8>().prop_map(Op::Land),
-        2 => any::<u8>().prop_map(Op::Stale),
-        1 => Just(Op::Repeat),
-        1 => wrong().prop_map(Op::Misuse),
-        1 => rare(),
-    ]
-}
-
-fn rare() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        4 => Just(Op::Crash),
-        1 => any::<u8>().prop_map(Op::Drain),
-        1 => Just(Op::LoseStream),
-        1 => Just(Op::End),
-        1 => kind().prop_map(Op::FailCapture),
-        1 => kind().prop_map(Op::FailScan),
-        1 => (0_u8..6).prop_map(|at| Op::Answer(at, Answer::Wrong)),
-    ]
-}
-
-/// A world and its limits.
-pub fn setup() -> impl Strategy<Value = Setup> {
-    let world = (1_u8..4, any::<bool>(), any::<bool>(), any::<u8>(), any::<bool>());
-    let policy = (prop::bool::weighted(0.8), any::<bool>(), 2_u8..12, 0_u8..3, 5_u8..60);
-    let batch = (1_u8..6, 1_u8..7, 1_u8..100, 0_u8..3);
-    let limits = (1_u8..12, 1_u8..12, 1_u8..4, 1_u8..5, 1_u8..4, 1_u8..4, 0_u8..6, 1_u8..7, 1_u8..5);
-    (world, policy, batch, limits).prop_map(|(world, policy, batch, limits)| {
-        let (indexes, joined, scopes, rows, sized) = world;
-        let (skip, quarantine, attempts, delay, timeout_s) = policy;
-        let (max_changes, max_documents, max_bytes, max_delay) = batch;
-        let (changes, documents, resolves, resolve_changes, builds, flushes, units, rows_owed, share) =
-            limits;
-        Setup {
-            indexes,
-            joined,
-            scopes,
-            rows,
-            sized,
-            skip,
-            quarantine,
-            max_changes,
-            max_documents,
-            max_bytes,
-            max_delay_ms: max_delay * 20,
-            changes,
-            documents,
-            resolves,
-            resolve_changes,
-            builds,
-            flushes,
-            units,
-            backfill_rows: rows_owed,
-            backfill_share: share,
-            attempts,
-            delay_ms: delay * 30,
-            timeout_s,
-            cursor_ms: 50,
-        }
-    })
-}
+use crate::op::{self, Op};
+use crate::setup::{self, Setup};
 
 /// A world, and what happens in it.
 pub fn case() -> impl Strategy<Value = (Setup, Vec<Op>)> {
-    (setup(), vec(op(), 1..250))
+    (setup::any(), vec(op::any(), 1..250))
+}
+
+/// A world with no room to spare, and what happens in it.
+pub fn tight_case() -> impl Strategy<Value = (Setup, Vec<Op>)> {
+    (setup::tight(), vec(op::any(), 1..250))
 }
 
 fn setting(name: &str) -> Option<u64> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proptest::prelude::{Strategy, prop};
 use syncline::{Config, FailurePolicies, FailurePolicy};
 
 /// A world and how a run in it is configured. Any values are legal: those that would contradict each other are raised.
@@ -122,4 +123,55 @@ impl Setup {
         config.failure_policies = FailurePolicies::new(policy);
         config
     }
+}
+
+/// A world and its limits.
+pub fn any() -> impl Strategy<Value = Setup> {
+    let world = (1_u8..4, prop::bool::ANY, prop::bool::ANY, prop::num::u8::ANY, prop::bool::ANY);
+    let policy = (prop::bool::weighted(0.8), prop::bool::ANY, 2_u8..12, 0_u8..3, 5_u8..60);
+    let batch = (1_u8..6, 1_u8..7, 1_u8..100, 0_u8..3);
+    let limits = (1_u8..12, 1_u8..12, 1_u8..4, 1_u8..5, 1_u8..4, 1_u8..4, 0_u8..6, 1_u8..7, 1_u8..5);
+    (world, policy, batch, limits).prop_map(|(world, policy, batch, limits)| {
+        let (indexes, joined, scopes, rows, sized) = world;
+        let (skip, quarantine, attempts, delay, timeout_s) = policy;
+        let (max_changes, max_documents, max_bytes, max_delay) = batch;
+        let (changes, documents, resolves, resolve_changes, builds, flushes, units, rows_owed, share) =
+            limits;
+        Setup {
+            indexes,
+            joined,
+            scopes,
+            rows,
+            sized,
+            skip,
+            quarantine,
+            max_changes,
+            max_documents,
+            max_bytes,
+            max_delay_ms: max_delay * 20,
+            changes,
+            documents,
+            resolves,
+            resolve_changes,
+            builds,
+            flushes,
+            units,
+            backfill_rows: rows_owed,
+            backfill_share: share,
+            attempts,
+            delay_ms: delay * 30,
+            timeout_s,
+            cursor_ms: 50,
+        }
+    })
+}
+
+/// A world in which every limit is at its least, or just above.
+pub fn tight() -> impl Strategy<Value = Setup> {
+    let limits = (1_u8..3, 1_u8..3, 1_u8..3, 1_u8..3, 1_u8..3);
+    (any(), limits).prop_map(|(setup, limits)| {
+        let (changes, documents, backfill_rows, max_documents, resolve_changes) = limits;
+        let single = Setup { resolves: 1, builds: 1, flushes: 1, units: 1, max_bytes: 1, ..setup };
+        Setup { changes, documents, backfill_rows, max_documents, resolve_changes, ..single }
+    })
 }

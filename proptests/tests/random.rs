@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use proptests::drive::Drive;
-use proptests::random::{case, demand, run, search};
+use proptests::random::{case, demand, run, search, tight_case};
 
 #[test]
 fn every_promise_holds_at_every_step() {
@@ -39,5 +39,27 @@ fn the_same_operations_give_the_same_commands_byte_for_byte() {
             drive.journal().join("\n")
         };
         assert_eq!(journal(), journal());
+    });
+}
+
+#[test]
+fn every_limit_holds_where_there_is_no_room_to_spare() {
+    let met = RefCell::new(BTreeSet::new());
+    search("bounds", 500, tight_case(), |(setup, ops)| {
+        let mut drive = run(setup, &ops);
+        drive.heal();
+        met.borrow_mut().extend(drive.marks().iter().copied());
+    });
+    demand(&met.borrow(), &["the window was full", "the dirty limit was reached", "the scan had no room"]);
+}
+
+#[test]
+fn misuse_leaves_the_state_unchanged_wherever_it_comes() {
+    search("misuse", 300, case(), |(setup, ops)| {
+        let mut drive = Drive::new(setup);
+        for op in ops {
+            drive.step(op);
+            drive.misuse_in_every_way();
+        }
     });
 }

@@ -11,7 +11,7 @@
 //! of runs with the same configuration.
 
 use alloc::string::String;
-use core::fmt::{self, Write as _};
+use core::fmt::{self, Write};
 
 use crate::pipeline::Pipeline;
 use crate::pipeline::ack::Checkpoint;
@@ -49,7 +49,12 @@ impl<B: fmt::Debug> Pipeline<B> {
         Canonical(text)
     }
 
-    fn describe(&self, text: &mut String) -> fmt::Result {
+    /// The same view, written out: who only hashes it need not keep it.
+    pub fn write_canonical(&self, text: &mut dyn Write) -> fmt::Result {
+        self.describe(text)
+    }
+
+    fn describe(&self, text: &mut dyn Write) -> fmt::Result {
         // How long it has been open decides only for one that has failed, and until it is long enough.
         let open_for = self.now.since(self.capture.opened).min(self.config.retry.delay_max);
         let mut capture = self.capture.clone();
@@ -114,7 +119,7 @@ impl<B: fmt::Debug> Pipeline<B> {
         (mark.position, captured, mark.followed.map(|since| self.alarm(since)))
     }
 
-    fn describe_acks(&self, text: &mut String) -> fmt::Result {
+    fn describe_acks(&self, text: &mut dyn Write) -> fmt::Result {
         for (handle, _, _, holders, mark) in self.ack.changes.iter() {
             let mark = mark.map(|mark| self.checkpoint(*mark));
             let foreign = !self.ack.is_of_stream(handle);
@@ -133,7 +138,7 @@ impl<B: fmt::Debug> Pipeline<B> {
         )
     }
 
-    fn describe_resolves(&self, text: &mut String) -> fmt::Result {
+    fn describe_resolves(&self, text: &mut dyn Write) -> fmt::Result {
         for (handle, waiting) in self.resolve.iter() {
             writeln!(text, "unresolved {} {waiting:?}", self.change(handle))?;
         }
@@ -146,7 +151,7 @@ impl<B: fmt::Debug> Pipeline<B> {
         Ok(())
     }
 
-    fn describe_flights(&self, text: &mut String) -> fmt::Result {
+    fn describe_flights(&self, text: &mut dyn Write) -> fmt::Result {
         for (at, (_, unit)) in self.flights.iter().enumerate() {
             write!(
                 text,
@@ -197,7 +202,7 @@ impl<B: fmt::Debug> Pipeline<B> {
         Ok(())
     }
 
-    fn describe_seeding(&self, text: &mut String) -> fmt::Result {
+    fn describe_seeding(&self, text: &mut dyn Write) -> fmt::Result {
         for index in &self.seeding.indexes {
             write!(
                 text,
@@ -225,7 +230,7 @@ impl<B: fmt::Debug> Pipeline<B> {
         )
     }
 
-    fn describe_calls(&self, text: &mut String) -> fmt::Result {
+    fn describe_calls(&self, text: &mut dyn Write) -> fmt::Result {
         for (_, call) in self.calls.made() {
             let deadline = self.relative(call.deadline);
             writeln!(

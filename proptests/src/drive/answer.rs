@@ -328,6 +328,7 @@ impl Drive {
                 self.model.built.remove(id);
             }
         }
+        self.refused |= !rejected.is_empty() && !self.setup.skip;
         self.skip(rejected.iter());
         Event::Flushed { call, result: Ok(report) }
     }

@@ -10,6 +10,16 @@ use crate::model::{State, table};
 use crate::op::Wrong;
 
 impl Drive {
+    /// Everything that a driver must not do now is refused, and changes nothing.
+    pub fn misuse_in_every_way(&mut self) {
+        use Wrong::{NeverMade, NoCapture, OtherKind, TimeBack, TooManyChanges, TooManyRows};
+        if self.finished.is_none() {
+            for wrong in [TimeBack, NeverMade, OtherKind, TooManyChanges, TooManyRows, NoCapture] {
+                self.misuse(wrong);
+            }
+        }
+    }
+
     pub(super) fn misuse(&mut self, wrong: Wrong) {
         let mut at = self.now;
         let event = match wrong {

@@ -1,7 +1,7 @@
 //! The pipeline and its world together, as someone sees them who cannot tell when the run began.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt::{self, Write};
 
 use syncline::pipeline::{Command, Notice};
 use syncline::{DocumentId, Version};
@@ -14,9 +14,16 @@ impl Drive {
     /// no others. Those that the pipeline holds need no rank: a document flies once, and what flies is newer than, or the
     /// same as, everything that was sent of it before.
     pub fn canonical(&self) -> String {
-        let mut text = self.pipeline.canonical().to_string();
+        let mut text = String::new();
+        let _ = self.write_canonical(&mut text);
+        text
+    }
+
+    /// The same, written out.
+    pub fn write_canonical(&self, text: &mut dyn Write) -> fmt::Result {
+        self.pipeline.write_canonical(text)?;
         let model = &self.model;
-        let _ = writeln!(
+        writeln!(
             text,
             "world {:?} {:?} log {} {:?} {} {:?} {:?}",
             model.rows,
@@ -26,12 +33,12 @@ impl Drive {
             model.stream,
             model.sink.seeds,
             model.built,
-        );
+        )?;
         for (id, (state, version)) in &model.sink.documents {
-            let _ = writeln!(text, "stored {id} {state:?} {}", self.rank(id, *version));
+            writeln!(text, "stored {id} {state:?} {}", self.rank(id, *version))?;
         }
         for (id, version) in &model.quarantined {
-            let _ = writeln!(text, "quarantined {id} {}", self.rank(id, *version));
+            writeln!(text, "quarantined {id} {}", self.rank(id, *version))?;
         }
         for late in &model.late {
             let ranked: Vec<_> = match late {
@@ -44,10 +51,10 @@ impl Drive {
                     .map(|document| (&document.id, None, self.rank(&document.id, document.version)))
                     .collect(),
             };
-            let _ = writeln!(text, "late {ranked:?}");
+            writeln!(text, "late {ranked:?}")?;
         }
         for open in &self.open {
-            let _ = match open {
+            match open {
                 Command::Flush { writes, caught_up, .. } => {
                     let ranked = writes
                         .iter()
@@ -73,10 +80,10 @@ impl Drive {
                     writeln!(text, "open release {:?}", ranked.collect::<Vec<_>>())
                 }
                 other => writeln!(text, "open {}", kind(other)),
-            };
+            }?;
         }
         let snapshot = self.snapshot.as_ref().map(|snapshot| &snapshot.keys);
-        let _ = writeln!(
+        writeln!(
             text,
             "driver {:?} {} {} {snapshot:?} {} {:?} {} {} {} {}",
             self.capture,
@@ -88,9 +95,8 @@ impl Drive {
             self.heard_caught_up,
             self.caught_up_pending,
             self.finished.is_some(),
-        );
-        let _ = writeln!(text, "owed {}", self.owed.canonical());
-        text
+        )?;
+        writeln!(text, "owed {}", self.owed.canonical())
     }
 
     /// What the last step told, without what it counted.

@@ -1,9 +1,8 @@
 //! The dirty set in the canonical view: slots, units and changes are named by where they stand.
 
 use alloc::collections::BTreeSet;
-use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::{self, Write as _};
+use core::fmt::{self, Write};
 
 use crate::pipeline::dirty::{Debt, Dirty, Owed, Place, Unit};
 use crate::pipeline::ledger::Handle;
@@ -28,7 +27,7 @@ impl Names<'_> {
 }
 
 impl Dirty {
-    pub(in crate::pipeline) fn describe(&self, text: &mut String, names: &Names<'_>) -> fmt::Result {
+    pub(in crate::pipeline) fn describe(&self, text: &mut dyn Write, names: &Names<'_>) -> fmt::Result {
         for lane in [Lane::Live, Lane::Backfill] {
             let queue = self.queue_ref(lane);
             for unit in &queue.closed {
@@ -55,7 +54,7 @@ impl Dirty {
     /// given its place in the slab, will stand if it joins this unit again.
     fn describe_slots(
         &self,
-        text: &mut String,
+        text: &mut dyn Write,
         slots: &[Slot],
         stands: impl Fn(Place) -> bool,
     ) -> fmt::Result {
@@ -72,7 +71,7 @@ impl Dirty {
         writeln!(text)
     }
 
-    fn describe_accounts(&self, text: &mut String, names: &Names<'_>) -> fmt::Result {
+    fn describe_accounts(&self, text: &mut dyn Write, names: &Names<'_>) -> fmt::Result {
         let numbers: Vec<u64> = self.units().map(|(_, number, ..)| number).collect();
         let debt = |index: u32, debt: &Debt| {
             let since = (names.due)(debt.since.after(self.policy.max_delay));
