@@ -36,6 +36,7 @@ pub fn command(drive: &Drive, command: &Command<State>) {
                 b01_confirmed_is_durable(&drive.model, *position);
             }
             b01_only_what_is_not_owed(drive, *position);
+            a04_one_confirm_at_a_time(drive);
         }
         Command::Clear { index, .. } => b02_nothing_flies_beside_a_clear(drive, index),
         // What is said of a stream that was lost a moment ago holds for nothing.
@@ -65,6 +66,7 @@ pub fn after(drive: &Drive) {
     b11_limits(drive);
     b07_what_is_safe_is_acknowledged(drive);
     a10_told_in_the_end(drive);
+    no_deadline_has_passed(drive);
     a11_a_refusal_ends_the_run(drive);
     b14_status_agrees_with_the_account(drive);
     b14_caught_up_means_equal(drive);
@@ -119,6 +121,12 @@ fn a04_acknowledged_before_the_next_flush(drive: &Drive) {
     if is_running(drive) && !drive.ack_is_pending() {
         assert!(drive.owed.safe() <= drive.acknowledged(), "A4: a flush before an acknowledgement");
     }
+}
+
+/// One confirm is under way at a time, and the newest wins.
+fn a04_one_confirm_at_a_time(drive: &Drive) {
+    let confirming = drive.open().iter().any(|open| matches!(open, Command::Ack { .. }));
+    assert!(!confirming, "A4: a confirm beside another");
 }
 
 /// Nothing live waits behind these writes.
@@ -261,6 +269,7 @@ fn b11_limits(drive: &Drive) {
     assert!(open(|command| matches!(command, Command::Flush { .. })) <= limits.flushes, "B11: flushes");
     let (live, backfill) = (drive.capacity(Lane::Live), drive.capacity(Lane::Backfill));
     assert!(live <= limits.changes, "A13: room for {live} changes");
+    assert!(live == 0 || drive.is_capturing(), "A13: room for {live} changes, and no capture is open");
     assert!(backfill <= limits.backfill_rows, "B11: room for {backfill} rows");
     let status = drive.status();
     let indexes = drive.model.indexes.len();
@@ -270,6 +279,13 @@ fn b11_limits(drive: &Drive) {
     let most = limits.documents + fan_out + limits.backfill_rows.max(indexes) + retrials;
     let dirty = status.dirty + status.in_flight;
     assert!(dirty <= most, "B11: {dirty} documents are dirty, at most {most} may be");
+}
+
+/// Whatever is due has been done: a driver that waits for the next deadline never goes round without a rest.
+fn no_deadline_has_passed(drive: &Drive) {
+    if let Some((at, why)) = drive.timer() {
+        assert!(at > drive.now(), "{why:?} was due at {at:?}, and is still");
+    }
 }
 
 /// What the run says of itself is what the naive account says: the dirty set against sets of all that each document is owed
@@ -289,6 +305,9 @@ fn b14_status_agrees_with_the_account(drive: &Drive) {
     }
     assert_eq!(status.retries, heard.retried, "B14: retries");
     assert_eq!(status.quarantined, heard.quarantined, "B14: documents quarantined");
+    for index in &status.indexes {
+        assert!(index.rows_durable <= index.rows_read, "B14: rows that are durable were not read: {index:?}");
+    }
 }
 
 /// Who is told that the run is caught up finds in the sink what the rows say, but for what the source has not given yet.

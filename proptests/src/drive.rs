@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use syncline::document::Writes;
-use syncline::pipeline::{Command, Event, Notice, Phase, Pipeline, Status, Then, Timer};
+use syncline::pipeline::{CallId, Command, Event, Notice, Phase, Pipeline, Then, Timer};
 use syncline::time::Instant;
-use syncline::{Captured, Captures, Config, DocumentId, EngineError, Fault, Lane, Position, Report, Version};
+use syncline::{Captured, Captures, EngineError, Fault, Lane, Position, Report, Version};
 
 use crate::check;
 use crate::model::{Late, Model, OnWire, Snapshot, State};
@@ -19,6 +19,7 @@ mod answer;
 mod heal;
 mod heard;
 mod misuse;
+mod seen;
 mod view;
 
 pub use heard::Heard;
@@ -41,6 +42,8 @@ pub struct Drive {
     /// Calls that were given up, and may be answered all the same.
     stale: Vec<Command<State>>,
     last: Option<Event<State>>,
+    /// The newest call that was made.
+    newest: CallId,
     /// Where in the log the open capture stands.
     capture: Option<usize>,
     has_opened: bool,
@@ -90,6 +93,7 @@ impl Drive {
             open: Vec::new(),
             stale: Vec::new(),
             last: None,
+            newest: CallId(0),
             capture: None,
             has_opened: false,
             opened_stream: None,
@@ -331,6 +335,7 @@ impl Drive {
     }
 
     fn take(&mut self, command: Command<State>) {
+        self.newest = self.newest.max(command.call().unwrap_or(self.newest));
         match &command {
             Command::Notify(notice) => {
                 if let Notice::Quarantined(document, _) = notice
@@ -394,122 +399,6 @@ impl Drive {
     /// What was written down.
     pub fn journal(&self) -> &[String] {
         self.journal.as_deref().unwrap_or_default()
-    }
-
-    /// The limits of the run.
-    pub fn config(&self) -> Config {
-        self.setup.config()
-    }
-
-    /// The world's shape.
-    pub fn setup(&self) -> Setup {
-        self.setup
-    }
-
-    /// The pipeline at this moment.
-    pub fn pipeline(&self) -> &Pipeline<State> {
-        &self.pipeline
-    }
-
-    /// Its status.
-    pub fn status(&self) -> Status {
-        self.pipeline.status()
-    }
-
-    /// How much more of a lane it takes.
-    pub fn capacity(&self, lane: Lane) -> usize {
-        self.pipeline.capacity(lane)
-    }
-
-    /// Calls that are not answered, oldest first.
-    pub fn open(&self) -> &[Command<State>] {
-        &self.open
-    }
-
-    /// Whether the run takes nothing new.
-    pub fn is_ending(&self) -> bool {
-        matches!(self.status().phase, Phase::Draining | Phase::Halting | Phase::Ended)
-    }
-
-    /// How the run ended.
-    pub fn finished(&self) -> Option<&Result<Report, EngineError>> {
-        self.finished.as_ref()
-    }
-
-    /// What the observer heard in the last step.
-    pub fn notices(&self) -> &[Notice] {
-        &self.notices
-    }
-
-    /// What the observer heard of this run.
-    pub fn heard(&self) -> &Heard {
-        &self.heard
-    }
-
-    /// Whether the sink has refused a document of which nothing may be skipped.
-    pub fn was_refused(&self) -> bool {
-        self.refused
-    }
-
-    /// How many items the open capture has ready.
-    pub fn ready(&self) -> usize {
-        self.capture.map_or(0, |at| self.model.log.len() - at)
-    }
-
-    /// Whether a capture is open.
-    pub fn is_capturing(&self) -> bool {
-        self.capture.is_some()
-    }
-
-    /// The snapshot that is open.
-    pub fn snapshot(&self) -> Option<&Snapshot> {
-        self.snapshot.as_ref()
-    }
-
-    /// Whether this run has opened its capture.
-    pub fn has_opened(&self) -> bool {
-        self.has_opened
-    }
-
-    /// Whether the last poll of the capture found no more.
-    pub fn told_idle(&self) -> bool {
-        self.told_idle
-    }
-
-    /// How many indexes this run has ensured.
-    pub fn ensured(&self) -> usize {
-        self.ensured.len()
-    }
-
-    /// The newest position whose confirm was answered.
-    pub fn acknowledged(&self) -> Option<Position> {
-        self.acknowledged
-    }
-
-    /// Whether a confirm is under way, or waits to be made again.
-    pub fn ack_is_pending(&self) -> bool {
-        self.ack_pending
-    }
-
-    /// Whether what the sink was told last, of a flush or by itself, is that nothing live waits; true before any.
-    pub fn heard_caught_up(&self) -> bool {
-        self.heard_caught_up
-    }
-
-    /// Whether the sink is being told so still: what it is told next waits for the answer.
-    pub fn caught_up_is_pending(&self) -> bool {
-        self.caught_up_pending
-    }
-
-    /// How many documents this run found in quarantine.
-    pub fn retrials(&self) -> usize {
-        self.retrials
-    }
-
-    /// The size of a document's body as it was built.
-    pub fn bytes(&self, id: &DocumentId) -> usize {
-        let state = self.model.built.get(id).copied().unwrap_or_default();
-        self.model.bytes(&self.setup, id, state)
     }
 }
 

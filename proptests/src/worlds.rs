@@ -103,14 +103,30 @@ pub const HOT: World = World {
     ..EMPTY
 };
 
+/// The same, and the run may die anywhere.
+pub const HOT_CRASH: World = World {
+    name: "4, larger: a document dirtied in flight, a transient failure, a crash",
+    crashes: 1,
+    demands: &["a call failed", "abandoned", "crashed with documents in flight", "late write", "throttled"],
+    ..HOT
+};
+
 /// A drain at any point, with any time left.
 pub const DRAIN: World = World {
-    name: "5: a drain at any point, a transient failure",
+    name: "5: a drain at any point, a transient failure, a crash",
     setup: TWO_UNITS,
     commits: &[(0b11, 0)],
     transient: 1,
+    crashes: 1,
     drains: 1,
-    demands: &["a call failed", "drained", "drained at the start", "finished", "run again"],
+    demands: &[
+        "a call failed",
+        "crashed with documents in flight",
+        "drained",
+        "drained at the start",
+        "finished",
+        "run again",
+    ],
     ..EMPTY
 };
 
@@ -132,9 +148,3 @@ pub const BACKFILL_SMALL: World = World {
     demands: &["cursor saved", "seeded"],
     ..BACKFILL
 };
-
-/// Those that are walked by `cargo test`.
-pub const SMALL: [World; 5] = [TRANSACTIONS, FAILURES_SMALL, BACKFILL, HOT, DRAIN];
-
-/// Those that take longer.
-pub const LARGE: [World; 3] = [FAILURES, BACKFILL_FAILURE, DRAIN_BACKFILL];

@@ -1,13 +1,22 @@
 //! Every interleaving of small worlds.
 
 #![allow(clippy::print_stdout, reason = "the figures of an exploration are its result")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "and how long it took is one of them"
+)]
+
+use std::time::Instant;
 
 use proptests::explore::{Explored, Search, World};
 use proptests::worlds;
 
 fn explore(search: impl Fn(World) -> Search, world: World) {
+    let began = Instant::now();
     let Explored { states, steps, depth, ends, .. } = search(world).run();
-    println!("{}: {states} states, {steps} steps, depth {depth}, {ends} ends", world.name);
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{}: {states} states, {steps} steps, depth {depth}, {ends} ends, {seconds:.1} s", world.name);
 }
 
 #[test]
@@ -45,9 +54,31 @@ fn equal_views_behave_alike() {
     explore(proving, worlds::BACKFILL_SMALL);
 }
 
-/// Larger bounds, for minutes: `cargo test -p proptests --test explore -- --ignored --nocapture`.
-#[test]
-#[ignore = "takes minutes"]
-fn larger_worlds() {
-    worlds::LARGE.into_iter().for_each(|world| explore(Search::new, world));
+/// Larger bounds, for minutes each: `cargo test -p proptests --test explore -- --ignored --nocapture`.
+mod larger {
+    use super::*;
+
+    #[test]
+    #[ignore = "takes minutes"]
+    fn world_2_failures_of_two_transactions() {
+        explore(Search::new, worlds::FAILURES);
+    }
+
+    #[test]
+    #[ignore = "takes minutes"]
+    fn world_3_a_backfill_with_a_failure() {
+        explore(Search::new, worlds::BACKFILL_FAILURE);
+    }
+
+    #[test]
+    #[ignore = "takes minutes"]
+    fn world_4_a_document_dirtied_in_flight_and_a_crash() {
+        explore(Search::new, worlds::HOT_CRASH);
+    }
+
+    #[test]
+    #[ignore = "takes minutes"]
+    fn world_5_a_drain_of_a_backfill() {
+        explore(Search::new, worlds::DRAIN_BACKFILL);
+    }
 }

@@ -1,5 +1,9 @@
 //! A document's id in the sink: injective, stable, and the same however its key came in.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptests::random::search;
@@ -79,4 +83,28 @@ fn a12_a_key_is_the_same_however_wide_its_integer_came_in() {
         assert_eq!(encode_key(&Key::single(i32::from(value))), wide);
         assert_eq!(encode_key(&Key::single(value)), wide);
     });
+}
+
+/// A value that is not there is null, and one that is there is itself.
+#[test]
+fn an_optional_value_is_null_or_itself() {
+    search("optional", 1000, prop::option::of(any::<i64>()), |value| {
+        assert_eq!(Value::from(value), value.map_or(Value::Null, Value::from));
+    });
+}
+
+/// Values that are equal are hashed alike, and those that are not are not all hashed alike.
+#[test]
+fn values_are_hashed_by_what_they_are() {
+    let hash = |value: &Value| {
+        let mut hasher = DefaultHasher::new();
+        value.hash(&mut hasher);
+        hasher.finish()
+    };
+    let (values, hashes) = (RefCell::new(BTreeSet::new()), RefCell::new(BTreeSet::new()));
+    search("hash", 2000, value(), |value| {
+        hashes.borrow_mut().insert(hash(&value));
+        values.borrow_mut().insert(value);
+    });
+    assert_eq!(values.borrow().len(), hashes.borrow().len());
 }

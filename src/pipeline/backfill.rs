@@ -161,9 +161,9 @@ impl<B> Pipeline<B> {
         let Some(mut scan) = self.seeding.scan.take() else { return };
         for key in keys {
             let compares = scan.members.iter().any(|member| self.seeding.get(*member).skip_to.is_some());
-            if compares && scan.after.as_ref().is_some_and(|after| *after >= key) {
+            if let Some(after) = scan.after.as_ref().filter(|after| compares && **after >= key) {
                 let table = &scan.table.table;
-                let what = alloc::format!("row {key:?} of table {table} came after row {:?}", scan.after);
+                let what = alloc::format!("row {key:?} of table {table} came after row {after:?}");
                 return self.halt_contract(crate::error::Stage::Scan, what);
             }
             for &number in &scan.members {

@@ -310,11 +310,8 @@ impl Dirty {
     pub(super) fn open_gate(&mut self, index: u32) {
         let Some(held) = self.held.get_mut(index as usize) else { return };
         for slot in core::mem::take(held) {
-            let Some((debt, Place::Held)) = self.documents.get(slot).and_then(|entry| entry.waiting.as_ref())
-            else {
-                continue;
-            };
-            let debt = *debt;
+            let waiting = self.entry(slot).waiting;
+            let (debt, _) = waiting.expect("a document that is set aside waits until its index is opened");
             let place = self.join(slot, debt.lane, &debt, index, true);
             self.entry(slot).waiting = Some((debt, place));
             self.close_if_full(debt.lane);

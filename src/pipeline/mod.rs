@@ -354,9 +354,6 @@ impl<B> Pipeline<B> {
 
     /// Everything that can be done without another event, in flow order.
     fn advance(&mut self) {
-        if self.ending.is_over() {
-            return;
-        }
         if self.ending.is_halting() {
             self.send_ack();
             return self.finish_if_halted();

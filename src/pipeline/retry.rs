@@ -45,6 +45,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// The first numbers of the reference implementation for this seed.
+    #[test]
+    fn the_generator_is_the_one_that_it_says_it_is() {
+        let mut random = Random::new(1_234_567);
+        let drawn = [random.next(), random.next(), random.next()];
+        assert_eq!(drawn, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    #[test]
+    fn both_ends_are_drawn() {
+        let mut random = Random::new(7);
+        let ones = (0..1000).filter(|_| random.up_to(1) == 1).count();
+        assert!((400..600).contains(&ones), "{ones} of 1000");
+    }
+
     proptest! {
         #[test]
         fn a_delay_stays_in_the_upper_half_of_its_step(seed: u64, attempt in 1_u32..100, min in 1_u64..1000, factor in 1_u64..1000) {

@@ -137,3 +137,76 @@ impl<T: Hash> Hash for Slab<T> {
         self.free.hash(state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::IndexName;
+    use proptest::prelude::*;
+    use std::hash::DefaultHasher;
+
+    type Naive = Vec<Option<(u32, i64)>>;
+
+    fn id(key: i64) -> DocumentId {
+        DocumentId::new(IndexName::new("users").unwrap(), key)
+    }
+
+    fn hash(slab: &Slab<u8>) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        slab.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Finds, inserts and removes as the steps say; beside it the same in a list, where the place that became free last is
+    /// taken first.
+    fn after(steps: &[(bool, u32, i64)]) -> (Slab<u8>, Naive, Vec<usize>) {
+        let (mut slab, mut naive, mut free) = (Slab::default(), Naive::new(), Vec::new());
+        for &(inserts, index, key) in steps {
+            let known = naive.iter().position(|entry| *entry == Some((index, key)));
+            let at = match (inserts, known) {
+                (true, Some(at)) => at,
+                (true, None) => {
+                    let at = free.pop().unwrap_or(naive.len());
+                    naive.resize(naive.len().max(at + 1), None);
+                    naive[at] = Some((index, key));
+                    at
+                }
+                (false, Some(at)) => {
+                    naive[at] = None;
+                    free.push(at);
+                    slab.remove(Slot(at as u32));
+                    continue;
+                }
+                (false, None) => continue,
+            };
+            assert_eq!(slab.find_or_insert(index, id(key)), Slot(at as u32));
+        }
+        (slab, naive, free)
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(bool, u32, i64)>> {
+        let many = proptest::collection::vec((prop::bool::weighted(0.9), 0_u32..2, 0_i64..300), 0..400);
+        prop_oneof![proptest::collection::vec((any::<bool>(), 0_u32..2, 0_i64..3), 0..12), many]
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_a_list(steps in steps(), other in steps()) {
+            let (slab, naive, free) = after(&steps);
+            let there: Vec<_> = slab.iter().map(|(Slot(at), entry)| (at as usize, entry.index, entry.id.clone())).collect();
+            let entries = naive.iter().enumerate();
+            let expected: Vec<_> = entries.filter_map(|(at, entry)| entry.map(|(index, key)| (at, index, id(key)))).collect();
+            prop_assert_eq!(there, expected.clone());
+            prop_assert_eq!(slab.len(), expected.len());
+            for at in 0..naive.len() {
+                let turn = free.iter().rev().position(|place| *place == at);
+                prop_assert_eq!(slab.turn(Slot(at as u32)), turn);
+            }
+            let (second, other_naive, other_free) = after(&other);
+            let same = naive == other_naive && free == other_free;
+            prop_assert_eq!(slab == second, same);
+            prop_assert_eq!(hash(&slab) == hash(&second), same);
+            prop_assert!(slab == after(&steps).0);
+        }
+    }
+}

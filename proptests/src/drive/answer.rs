@@ -198,12 +198,14 @@ impl Drive {
     fn describe(&self, how: Answer) -> (Vec<IndexMapping>, Vec<IndexScope>) {
         let indexes = &self.model.indexes;
         let mut mappings: Vec<_> = indexes.iter().map(|index| IndexMapping::new(index.clone(), [])).collect();
-        if how == Answer::Wrong {
-            mappings.push(IndexMapping::new(indexes[0].clone(), []));
-        }
         let scope = |index: &syncline::IndexName| IndexScope::new(index.clone(), SnapshotTable::new(table()));
-        let scopes = indexes.iter().filter(|_| self.setup.scopes).map(scope);
-        (mappings, scopes.collect())
+        let mut scopes: Vec<_> = indexes.iter().filter(|_| self.setup.scopes).map(scope).collect();
+        match (how, scopes.first().cloned()) {
+            (Answer::Wrong, Some(again)) => scopes.push(again),
+            (Answer::Wrong, None) => mappings.push(IndexMapping::new(indexes[0].clone(), [])),
+            _ => {}
+        }
+        (mappings, scopes)
     }
 
     fn open_capture(&mut self) {

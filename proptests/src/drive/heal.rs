@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use syncline::Lane;
-use syncline::pipeline::Event;
+use syncline::pipeline::{Event, Timer};
 
 use crate::check;
 use crate::drive::Drive;
@@ -67,6 +67,8 @@ impl Drive {
             assert!(steps < PATIENCE, "not settled: {:?}\n{}", self.open, self.pipeline.canonical());
         }
         check::converged(&self.model);
+        let idle = self.timer().is_none_or(|(_, why)| why == Timer::Lag);
+        assert!(idle, "nothing is left to do, but {:?} is waited for", self.timer());
         if self.setup.scopes {
             check::seeded(&self.model);
         }

@@ -27,7 +27,11 @@ impl Drive {
                 at = Instant::from_nanos(self.now.as_nanos() - 1);
                 Event::Elapsed
             }
-            Wrong::NeverMade => Event::Done { call: CallId(u64::MAX), result: Ok(()) },
+            Wrong::NeverMade => {
+                let call = CallId(self.newest.0 + 1);
+                self.refused(at, Event::Scanned { call, keys: Vec::new(), then: Then::Idle });
+                Event::Done { call, result: Ok(()) }
+            }
             Wrong::OtherKind => match self.open.first() {
                 None => return,
                 Some(Command::Resolve { call, .. }) => Event::Done { call: *call, result: Ok(()) },
