@@ -67,13 +67,22 @@ impl Drive {
             assert!(steps < PATIENCE, "not settled: {:?}\n{}", self.open, self.pipeline.canonical());
         }
         check::converged(&self.model);
-        let idle = self.timer().is_none_or(|(_, why)| why == Timer::Lag);
-        assert!(idle, "nothing is left to do, but {:?} is waited for", self.timer());
+        self.rest();
         if self.setup.scopes {
             check::seeded(&self.model);
         }
         self.drain();
         steps
+    }
+
+    /// A run with nothing left to do is not woken again and again. The cursors of a backfill that has just ended are due
+    /// once more; the lag is read for as long as it can be.
+    fn rest(&mut self) {
+        let waits = |drive: &Self| drive.timer().is_some_and(|(_, why)| why != Timer::Lag);
+        if waits(self) {
+            self.step(Op::Deadline);
+        }
+        assert!(!waits(self), "nothing is left to do, but {:?} is waited for", self.timer());
     }
 
     /// A run with nothing left to do is drained, and has nothing to report.
