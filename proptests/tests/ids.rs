@@ -1,5 +1,7 @@
 //! A document's id in the sink: injective, stable, and the same however its key came in.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
