@@ -1,5 +1,7 @@
 //! A configuration that contradicts itself is refused, and one that does not is taken.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
+
 use std::time::Duration;
 
 use proptest::prelude::*;

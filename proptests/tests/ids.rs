@@ -1,6 +1,6 @@
 //! A document's id in the sink: injective, stable, and the same however its key came in.
 
-#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

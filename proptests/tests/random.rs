@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::fmt;
 
+use proptest::prelude::*;
 use proptests::drive::Drive;
 use proptests::random::{case, demand, run, search, tight_case};
 
@@ -34,11 +36,35 @@ fn the_same_operations_give_the_same_commands_byte_for_byte() {
     search("determinism", 300, case(), |(setup, ops)| {
         let journal = || {
             let mut drive = Drive::journalled(setup);
-            ops.iter().for_each(|op| drive.step(*op));
+            let mut views = String::new();
+            for op in &ops {
+                drive.step(*op);
+                views += &drive.canonical();
+            }
             drive.heal();
-            drive.journal().join("\n")
+            drive.journal().join("\n") + &views
         };
         assert_eq!(journal(), journal());
+    });
+}
+
+/// A writer that takes so many bytes, and then fails.
+struct Takes(usize);
+
+impl fmt::Write for Takes {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.checked_sub(text.len()).ok_or(fmt::Error)?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_view_that_cannot_be_written_to_its_end_is_told() {
+    search("view", 100, (case(), any::<prop::sample::Index>()), |((setup, ops), cut)| {
+        let drive = run(setup, &ops);
+        let length = drive.canonical().len();
+        assert!(drive.write_canonical(&mut Takes(length)).is_ok());
+        assert!(drive.write_canonical(&mut Takes(cut.index(length))).is_err());
     });
 }
 

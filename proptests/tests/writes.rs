@@ -1,6 +1,6 @@
 //! The writes of a flush, and any part of them, are what a list of them would be.
 
-#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
