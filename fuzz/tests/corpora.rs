@@ -1,5 +1,7 @@
 //! Runs every target over its committed corpus: what the fuzzers found once stays found, with any toolchain.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::{fs, panic};

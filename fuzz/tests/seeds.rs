@@ -2,6 +2,8 @@
 //!
 //! `cargo test -p fuzz --test seeds -- --ignored` writes them; `.ci/fuzz` then minimizes them together with what was there.
 
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn white_space_and_ends_are_what_sqlite_takes_for_them() {
         for text in
-            ["\u{b}7\u{c}", "\t\n\r 7 ", "\u{a0}7", "7\0", "7 \0x", "\07", "7.5\0", "9223372036854775801\0"]
+            ["\u{b}7\u{c}", "\t\n\r 7 ", "\u{a0}7", "7\0", "7 \0x", "\0x", "7.5\0", "9223372036854775801\0"]
         {
             check(&Value::from(text));
         }
