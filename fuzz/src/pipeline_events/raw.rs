@@ -102,6 +102,9 @@ impl Failure {
 
 type Outcome<T> = Result<T, Failure>;
 
+/// The indexes that have a mapping, and those that have a root table, which is another one or not.
+type Description = (Vec<u8>, Vec<(u8, bool)>);
+
 #[derive(Debug, Arbitrary)]
 pub(super) enum Item {
     Change {
@@ -201,7 +204,7 @@ impl Raw {
                     Ok(None) => Ok(Document::delete(id.build())),
                     Err(failure) => Err(FailedDocument { id: id.build(), fault: failure.build() }),
                 };
-                let result = result.map(|built_| built_.into_iter().map(built).collect()).map_err(fault);
+                let result = result.map(|answers| answers.into_iter().map(built).collect()).map_err(fault);
                 Event::Built { call: call(which), result, bytes }
             }
             Self::Flushed(which, result) => {
