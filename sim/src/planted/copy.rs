@@ -12,8 +12,18 @@ use crate::planted::patch::{self, Files};
 use crate::planted::{CHOSEN, bugs, ground, package};
 
 /// What of the repository is copied: as much as Cargo needs to build the simulation with the lock file as it is.
-const COPIED: [&str; 9] =
-    ["Cargo.toml", "Cargo.lock", "README.md", "src", "sim", "proptests", "benches", "examples", "tests"];
+const COPIED: [&str; 10] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "README.md",
+    "src",
+    "sim",
+    "proptests",
+    "fuzz",
+    "benches",
+    "examples",
+    "tests",
+];
 
 /// Files that are read as text, and may be patched.
 const TEXTS: [&str; 4] = ["rs", "toml", "lock", "md"];
