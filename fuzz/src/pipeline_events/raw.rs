@@ -141,9 +141,6 @@ pub(super) enum State {
     Seeded,
 }
 
-/// Indexes with a mapping, and with a scope: whether it seeds.
-type Description = (Vec<u8>, Vec<(u8, bool)>);
-
 /// Any event.
 #[derive(Debug, Arbitrary)]
 pub(super) enum Raw {
