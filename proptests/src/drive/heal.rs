@@ -32,7 +32,8 @@ impl Drive {
         self.timer().map(|_| Op::Deadline)
     }
 
-    /// Nothing is left to do.
+    /// Nothing is left to do, nor waits to be done again: a source that was opened again may be told once more what is
+    /// acknowledged already.
     pub fn is_settled(&self) -> bool {
         let status = self.status();
         self.finished.is_none()
@@ -40,6 +41,8 @@ impl Drive {
             && self.ready() == 0
             && self.told_idle
             && self.open.is_empty()
+            && !self.ack_pending
+            && !self.caught_up_pending
             && status.dirty + status.in_flight == 0
             && status.captured == status.durable
             && status.oldest_unacknowledged.is_none()
