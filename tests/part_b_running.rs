@@ -434,3 +434,17 @@ async fn b14_a_program_can_ask_for_the_status_of_a_run_that_failed() {
     assert_eq!((running.status().phase, running.status().captured), (Phase::Ended, 1));
     assert_eq!(running.outcome().await.unwrap_err().fault(), Some(&Fault::fatal("gone")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn b12_a_drain_without_a_deadline_works_everything_off() {
+    let world = World::new(&["users"]);
+    world.source.never_end();
+    put_users(&world, 1..=5);
+    world.sink.script.always("flush", Act::Late(Duration::from_secs(50)));
+    let running = world.engine().with_batch(units_of(1)).start();
+    seconds(1).await;
+    assert!(!running.is_finished());
+    let report = running.drain(Duration::MAX).await.unwrap();
+    assert_eq!((report.captured, report.unacknowledged), (5, 0));
+    world.assert_converged();
+}

@@ -120,3 +120,132 @@ impl<T> Intake<T> {
         Poll::Ready(Ok((items, then)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    use futures::stream;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use crate::change::{Change, Position};
+    use crate::name::TableName;
+
+    /// What a stream answers when it is polled.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Beat {
+        Change,
+        Checkpoint,
+        MoreFollows,
+        Nothing,
+        Failure,
+    }
+
+    /// Some beats; now and then more of those that need no room than are taken in one go.
+    fn beats() -> impl Strategy<Value = Vec<Beat>> {
+        let beat = prop_oneof![
+            6 => Just(Beat::Change),
+            3 => Just(Beat::Checkpoint),
+            2 => Just(Beat::MoreFollows),
+            4 => Just(Beat::Nothing),
+            1 => Just(Beat::Failure),
+        ];
+        let times = prop_oneof![19 => 1..4_usize, 1 => EXTRA_ITEMS..EXTRA_ITEMS + 4];
+        vec((beat, times), 0..16).prop_map(|runs| {
+            runs.into_iter().flat_map(|(beat, times)| std::iter::repeat_n(beat, times)).collect()
+        })
+    }
+
+    fn intake(beats: Vec<Beat>) -> Intake<Captured> {
+        let mut beats = beats.into_iter();
+        Intake::new(Box::pin(stream::poll_fn(move |_| {
+            let item = match beats.next() {
+                Some(Beat::Change) => {
+                    Change::upsert(TableName::new("users").expect("it has a name"), 1).into()
+                }
+                Some(Beat::Checkpoint) => Position(1).into(),
+                Some(Beat::MoreFollows) => Captured::More,
+                Some(Beat::Nothing) => return Poll::Pending,
+                Some(Beat::Failure) => return Poll::Ready(Some(Err(Fault::transient("it broke off")))),
+                None => return Poll::Ready(None),
+            };
+            Poll::Ready(Some(Ok(item)))
+        })))
+    }
+
+    /// A burst that remembers its items.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Beats(Vec<Beat>);
+
+    impl Gather<Captured> for Beats {
+        fn with_capacity(_: usize) -> Self {
+            Self::default()
+        }
+
+        fn weigh(item: &Captured) -> Weight {
+            <Captures as Gather<Captured>>::weigh(item)
+        }
+
+        fn push(&mut self, item: Captured) {
+            self.0.push(match item {
+                Captured::Change(_) => Beat::Change,
+                Captured::Checkpoint(_) => Beat::Checkpoint,
+                Captured::More => Beat::MoreFollows,
+            });
+        }
+    }
+
+    /// The items that stand at the front of a list: all that there is room for.
+    fn front(beats: &[Beat], room: usize) -> &[Beat] {
+        let (mut counted, mut free) = (0, 0);
+        let fits = |beat: &&Beat| {
+            let takes = counted < room && free < EXTRA_ITEMS;
+            counted += usize::from(**beat == Beat::Change);
+            free += usize::from(**beat != Beat::Change);
+            takes && !matches!(beat, Beat::Nothing | Beat::Failure)
+        };
+        &beats[..beats.iter().take_while(fits).count()]
+    }
+
+    proptest! {
+        #[test]
+        fn a_stream_is_given_in_bursts_as_a_list_would_be(beats in beats(), rooms in vec(1..5_usize, 1..64)) {
+            let mut intake = intake(beats.clone());
+            let mut left = &beats[..];
+            let (mut told_idle, mut more_follows) = (false, false);
+            for room in rooms {
+                let given = intake.poll_burst::<Beats>(&mut Context::from_waker(Waker::noop()), room);
+                let items = front(left, room);
+                let rest = &left[items.len()..];
+                more_follows = items.last().map_or(more_follows, |last| *last == Beat::MoreFollows);
+                let is_full = {
+                    let counted = items.iter().filter(|item| **item == Beat::Change).count();
+                    counted == room || items.len() - counted == EXTRA_ITEMS
+                };
+                let then = match rest.first() {
+                    _ if is_full => Then::More,
+                    None => Then::End,
+                    Some(Beat::Nothing) if more_follows => Then::More,
+                    Some(Beat::Nothing) => Then::Idle,
+                    // It comes by itself.
+                    Some(_) => Then::More,
+                };
+                let expected = match rest.first() {
+                    Some(Beat::Failure) if items.is_empty() => Poll::Ready(Err(Fault::transient("it broke off"))),
+                    Some(Beat::Nothing) if items.is_empty() && (told_idle || more_follows) => Poll::Pending,
+                    _ => Poll::Ready(Ok((Beats(items.to_vec()), then))),
+                };
+                let is_over = matches!(expected, Poll::Ready(Err(_) | Ok((_, Then::End))));
+                told_idle = told_idle && expected.is_pending() || matches!(expected, Poll::Ready(Ok((_, Then::Idle))));
+                prop_assert_eq!(given, expected);
+                if is_over {
+                    break;
+                }
+                let asked_in_vain = !is_full && rest.first() == Some(&Beat::Nothing);
+                left = &rest[usize::from(asked_in_vain)..];
+            }
+        }
+    }
+}

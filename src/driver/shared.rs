@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::pipeline::{Phase, Status};
 
-/// A deadline past the end of time is as good as this one.
-const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// A hundred years: a deadline past the end of time is as good as this one.
+const CENTURY: Duration = Duration::from_secs(3_155_760_000);
 
 /// The run when its task last waited, and when that was.
 type Published = (Status, Option<Instant>);

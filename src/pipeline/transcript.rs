@@ -15,7 +15,7 @@
 //!
 //! - `>` is an event. A duration in front of it (`> 5ms flushed #9`) lets that much time pass before it; alone
 //!   (`> 5ms`) it is time that passes. `> timeout` goes exactly to the next deadline: the laziest legal driver.
-//! - `?` asks: `status`, `timeout` or `capacity`.
+//! - `?` asks: `status`, `timeout`, `capacity` or `view`, the canonical one.
 //! - Indented lines are the answer: a command, with the id that its answer echoes; `*` is what the observer hears;
 //!   `!` a misuse, which leaves the state unchanged.
 //! - `+users/1` is a row that was inserted or updated, `-users/2` one that was deleted, `+users/1~7` one that queries see
@@ -315,7 +315,8 @@ impl Run {
                 let of = |lane| self.pipeline.capacity(lane);
                 Ok(alloc::vec![format!("{} changes, {} rows", of(Lane::Live), of(Lane::Backfill))])
             }
-            other => Err(format!("`{other}` is not `status`, `timeout` or `capacity`")),
+            "view" => Ok(self.pipeline.canonical().to_string().lines().map(String::from).collect()),
+            other => Err(format!("`{other}` is not `status`, `timeout`, `capacity` or `view`")),
         }
     }
 
