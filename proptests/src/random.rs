@@ -1,7 +1,8 @@
 //! Operations at random: how they are drawn, how many, and what is printed where one list of them fails.
 //!
 //! `PROPTESTS_CASES` sets the number of cases, `PROPTESTS_SECONDS` searches on, with other seeds, until so much time has
-//! passed, and `PROPTESTS_SEED` begins with another seed. Without them a suite does the same on every machine.
+//! passed, `PROPTESTS_SEED` begins with another seed, and `PROPTESTS_SHRINKS` says how often a failing case is cut down
+//! at the most. Without them a suite does the same on every machine.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a search has a budget of real time")]
 
@@ -42,12 +43,13 @@ where
     let cases = setting("PROPTESTS_CASES").map_or(cases, |cases| cases.try_into().unwrap_or(u32::MAX));
     let until = setting("PROPTESTS_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let first = setting("PROPTESTS_SEED").unwrap_or_default();
+    let shrinks = setting("PROPTESTS_SHRINKS").map_or(20_000, |most| most.try_into().unwrap_or(u32::MAX));
     for seed in first.. {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let config =
-            Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+            Config { cases, failure_persistence: None, max_shrink_iters: shrinks, ..Config::default() };
         let outcome = TestRunner::new_with_rng(config, rng).run(&strategy, |value| {
             property(value);
             Ok::<(), TestCaseError>(())
