@@ -371,3 +371,38 @@ async fn b7_a_checkpoint_with_work_before_it_waits_for_the_work() {
     seconds(10).await;
     world.assert_converged();
 }
+
+/// Checkpoints need no room, so that a source may give them one after another.
+#[tokio::test(start_paused = true)]
+async fn b3_checkpoints_without_end_leave_the_scan_its_turn() {
+    use futures::{StreamExt as _, stream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use syncline::ports::KeyStream;
+    use syncline::{ChangeCapture, Engine, Key, Opened, Position, SnapshotTable, StreamId};
+
+    const MOST: u64 = 100_000;
+    struct Endless(fakes::Source, Arc<AtomicU64>);
+    impl ChangeCapture for Endless {
+        async fn open(&self) -> Result<Opened, Fault> {
+            let given = self.1.clone();
+            let checkpoint = move |at| {
+                given.store(at, Ordering::Relaxed);
+                Ok(Position(at).into())
+            };
+            let changes = Box::pin(stream::iter(1..=MOST).map(checkpoint).chain(stream::pending()));
+            Ok(Opened { stream: StreamId::new("stream")?, changes })
+        }
+        async fn snapshot(&self, table: &SnapshotTable, after: Option<&Key>) -> Result<KeyStream, Fault> {
+            self.0.snapshot(table, after).await
+        }
+    }
+
+    let world = World::to_be_seeded(&["users"]);
+    world.load("users", 1, "name=x");
+    let given = Arc::new(AtomicU64::new(0));
+    let endless = Endless(world.source.clone(), given.clone());
+    let running = Engine::new(endless, world.documents.clone(), world.sink.clone()).start();
+    running.until(|status| status.indexes.iter().any(|index| index.rows_read > 0)).await;
+    assert!(given.load(Ordering::Relaxed) < MOST, "the scan had to wait for the last checkpoint");
+}

@@ -61,6 +61,8 @@ where
     let mut aborts: BTreeMap<CallId, AbortHandle> = BTreeMap::new();
     let mut live: Option<Intake<Captured>> = None;
     let mut scan: Option<(CallId, Intake<Key>)> = None;
+    // The lane that gave last is asked last. Taking turns at every turn would not do: where each burst of one causes a call
+    // that answers at once, the other's turn would always be the answer's.
     let mut scan_first = false;
     let mut turns = 0_u32;
     loop {
@@ -95,7 +97,6 @@ where
         }
         let room = (pipeline.capacity(Lane::Live), pipeline.capacity(Lane::Backfill));
         let timeout = pipeline.poll_timeout();
-        scan_first = !scan_first;
         let intake = poll_fn(|cx| {
             let captured = |live: &mut Option<Intake<Captured>>, cx: &mut _| match live {
                 Some(live) if room.0 > 0 => live.poll_burst(cx, room.0).map(Woken::Captured),
@@ -123,7 +124,10 @@ where
             biased;
             until = desk.drain_requested() => Woken::Drain(until),
             Some(answer) = calls.next() => Woken::Answer(answer.ok().flatten()),
-            woken = intake => woken,
+            woken = intake => {
+                scan_first = matches!(woken, Woken::Captured(_));
+                woken
+            }
             () = sleep_until(origin, timeout.map(|(at, _)| at)) => Woken::Timeout,
         };
         let event = match woken {
