@@ -366,3 +366,36 @@ async fn b10_a_document_leaves_the_quarantine_when_a_later_write_succeeds() {
         world.assert_converged();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn b8_a_call_that_was_given_up_is_dropped() {
+    for (call, _) in CALLS {
+        let world = world_where(call, 1, &Act::Hang);
+        world.source.never_end();
+        let running = world.engine().with_quarantine(world.store.clone()).start();
+        assert!(running.caught_up().await);
+        seconds(90).await;
+        world.assert_converged();
+        let scripts =
+            [&world.source.script, &world.documents.script, &world.sink.script, &world.store.script];
+        assert!(scripts.iter().all(|script| script.hanging() == 0), "{call} is still under way");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn b12_a_drain_drops_the_snapshot_that_is_read() {
+    let world = World::to_be_seeded(&["users"]);
+    for key in 1..=9 {
+        world.load("users", key, "name=x");
+    }
+    world.source.never_end();
+    world.sink.script.always("flush", Act::Hang);
+    let limits = Limits { backfill_rows: 2, ..Limits::default() };
+    let running = world.engine().with_limits(limits).start();
+    seconds(1).await;
+    assert_eq!(world.source.with(|state| state.snapshots), 1);
+    running.request_drain(Duration::from_secs(30));
+    seconds(1).await;
+    assert!(!running.is_finished());
+    assert_eq!(world.source.with(|state| state.snapshots), 0);
+}

@@ -34,6 +34,18 @@ struct State {
     always: BTreeMap<&'static str, Act>,
     /// Every call gives way once before it answers.
     gives_way: bool,
+    /// Calls that hang, and that nobody has dropped.
+    hanging: usize,
+}
+
+/// A call that hangs until it is dropped.
+struct Hanging(Script);
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.0);
+        state.hanging = state.hanging.saturating_sub(1);
+    }
 }
 
 /// The acts of a port, by the names of its calls.
@@ -71,6 +83,11 @@ impl Script {
         lock(&self.0).acts.get(call).map_or(0, VecDeque::len)
     }
 
+    /// How many calls hang that nobody has dropped.
+    pub fn hanging(&self) -> usize {
+        lock(&self.0).hanging
+    }
+
     pub fn take(&self, call: &'static str) -> Act {
         let mut state = lock(&self.0);
         let next = state.acts.get_mut(call).and_then(VecDeque::pop_front);
@@ -91,7 +108,11 @@ impl Script {
             Act::Well => Ok(None),
             Act::Fail(fault) => Err(fault),
             Act::FailAfter(fault) => Ok(Some(fault)),
-            Act::Hang | Act::Land(_) => std::future::pending().await,
+            Act::Hang | Act::Land(_) => {
+                lock(&self.0).hanging += 1;
+                let _dropped = Hanging(self.clone());
+                std::future::pending().await
+            }
             Act::Late(delay) => {
                 tokio::time::sleep(delay).await;
                 Ok(None)

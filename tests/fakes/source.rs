@@ -38,7 +38,18 @@ pub struct State {
     /// The stream that is open fails now.
     broken: Option<Fault>,
     pub lag: Option<u64>,
+    /// Snapshots that nobody has dropped.
+    pub snapshots: usize,
     wakers: Vec<Waker>,
+}
+
+/// A snapshot until it is dropped.
+struct OpenSnapshot(Source);
+
+impl Drop for OpenSnapshot {
+    fn drop(&mut self) {
+        self.0.with(|state| state.snapshots -= 1);
+    }
 }
 
 #[derive(Clone)]
@@ -63,6 +74,7 @@ impl Source {
             faults: BTreeMap::new(),
             broken: None,
             lag: None,
+            snapshots: 0,
             wakers: Vec::new(),
         };
         Self {
@@ -224,10 +236,12 @@ impl ChangeCapture for Source {
         let from = after.map_or_else(|| "the start".to_owned(), |key| format!("{key:?}"));
         self.log.say(Port::Source, format!("snapshot {} after {from}", table.table));
         let fault = self.script.play("snapshot").await?;
-        let (source, name) = (self.clone(), table.table.clone());
+        let name = table.table.clone();
+        self.with(|state| state.snapshots += 1);
+        let open = OpenSnapshot(self.clone());
         // Each row is looked up when its turn comes: the table changes while it is read.
         let rows = stream::try_unfold(after.cloned(), move |last| {
-            let (source, name) = (source.clone(), name.clone());
+            let (source, name) = (open.0.clone(), name.clone());
             async move {
                 if let Act::Fail(fault) = source.script.take("row") {
                     return Err(fault);

@@ -30,6 +30,8 @@ impl Drive {
             Wrong::NeverMade => {
                 let call = CallId(self.newest.0 + 1);
                 self.refused(at, Event::Scanned { call, keys: Vec::new(), then: Then::Idle });
+                // The first call is 1.
+                self.refused(at, Event::Done { call: CallId(0), result: Ok(()) });
                 Event::Done { call, result: Ok(()) }
             }
             Wrong::OtherKind => match self.open.first() {
