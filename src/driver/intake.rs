@@ -130,13 +130,14 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use crate::change::{Change, Position};
+    use crate::change::{Change, Position, Truncation};
     use crate::name::TableName;
 
     /// What a stream answers when it is polled.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum Beat {
         Change,
+        Truncation,
         Checkpoint,
         MoreFollows,
         Nothing,
@@ -146,7 +147,8 @@ mod tests {
     /// Some beats; now and then more of those that need no room than are taken in one go.
     fn beats() -> impl Strategy<Value = Vec<Beat>> {
         let beat = prop_oneof![
-            6 => Just(Beat::Change),
+            5 => Just(Beat::Change),
+            1 => Just(Beat::Truncation),
             3 => Just(Beat::Checkpoint),
             2 => Just(Beat::MoreFollows),
             4 => Just(Beat::Nothing),
@@ -160,11 +162,11 @@ mod tests {
 
     fn intake(beats: Vec<Beat>) -> Intake<Captured> {
         let mut beats = beats.into_iter();
+        let users = || TableName::new("users").expect("it has a name");
         Intake::new(Box::pin(stream::poll_fn(move |_| {
             let item = match beats.next() {
-                Some(Beat::Change) => {
-                    Change::upsert(TableName::new("users").expect("it has a name"), 1).into()
-                }
+                Some(Beat::Change) => Change::upsert(users(), 1).into(),
+                Some(Beat::Truncation) => Truncation::new([users()]).into(),
                 Some(Beat::Checkpoint) => Position(1).into(),
                 Some(Beat::MoreFollows) => Captured::More,
                 Some(Beat::Nothing) => return Poll::Pending,
@@ -191,10 +193,15 @@ mod tests {
         fn push(&mut self, item: Captured) {
             self.0.push(match item {
                 Captured::Change(_) => Beat::Change,
+                Captured::Truncate(_) => Beat::Truncation,
                 Captured::Checkpoint(_) => Beat::Checkpoint,
                 Captured::More => Beat::MoreFollows,
             });
         }
+    }
+
+    fn needs_room(beat: &Beat) -> bool {
+        matches!(beat, Beat::Change | Beat::Truncation)
     }
 
     /// The items that stand at the front of a list: all that there is room for.
@@ -202,8 +209,8 @@ mod tests {
         let (mut counted, mut free) = (0, 0);
         let fits = |beat: &&Beat| {
             let takes = counted < room && free < EXTRA_ITEMS;
-            counted += usize::from(**beat == Beat::Change);
-            free += usize::from(**beat != Beat::Change);
+            counted += usize::from(needs_room(beat));
+            free += usize::from(!needs_room(beat));
             takes && !matches!(beat, Beat::Nothing | Beat::Failure)
         };
         &beats[..beats.iter().take_while(fits).count()]
@@ -221,7 +228,7 @@ mod tests {
                 let rest = &left[items.len()..];
                 more_follows = items.last().map_or(more_follows, |last| *last == Beat::MoreFollows);
                 let is_full = {
-                    let counted = items.iter().filter(|item| **item == Beat::Change).count();
+                    let counted = items.iter().filter(|item| needs_room(item)).count();
                     counted == room || items.len() - counted == EXTRA_ITEMS
                 };
                 let then = match rest.first() {
