@@ -59,9 +59,9 @@ impl<B> Pipeline<B> {
             return Some(alloc::format!("{truncation:?}: no index has a scope to be rebuilt from"));
         }
         let skips = |index: &&seeding::Index| {
-            truncation.tables.iter().any(|table| {
-                index.is_built_from(table) && index.root.as_ref().is_none_or(|root| root.table != *table)
-            })
+            let mut tables = truncation.tables.iter();
+            let is_emptied = index.root.as_ref().is_some_and(|root| truncation.tables.contains(&root.table));
+            !is_emptied && tables.any(|table| index.is_built_from(table))
         };
         let index = scoped().find(skips).filter(|_| self.config.skip_backfill)?;
         Some(alloc::format!(
