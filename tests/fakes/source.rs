@@ -165,7 +165,7 @@ impl Source {
             let changes = |items: &[Captured]| {
                 let changes = items.iter().filter_map(|item| match item {
                     Captured::Change(change) => Some(change.clone()),
-                    Captured::Checkpoint(_) | Captured::More => None,
+                    Captured::Truncate(_) | Captured::Checkpoint(_) | Captured::More => None,
                 });
                 changes.collect()
             };
