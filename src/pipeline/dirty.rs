@@ -7,6 +7,8 @@
 //! Documents live in one slab; units hold slots of it, in the order in which they were dirtied. A unit whose document was
 //! taken by another keeps a stale slot, which is passed over when the unit starts.
 
+#[cfg(test)]
+mod tests;
 pub(super) mod view;
 
 use alloc::collections::VecDeque;
