@@ -103,6 +103,13 @@ struct Told {
     commands: Vec<Command<Body>>,
     /// The canonical view after each event.
     views: Vec<String>,
+    /// The pipeline at the end.
+    pipeline: Pipeline<Body>,
+}
+
+/// The pipeline at the end of a story.
+pub(super) fn after(story: &str) -> Pipeline<Body> {
+    tell("a story", story, Instant::ORIGIN, 0).unwrap().pipeline
 }
 
 /// The recorded events, given to a fresh pipeline, cause the same commands.
@@ -155,7 +162,8 @@ fn tell(name: &str, text: &str, start: Instant, ids: u64) -> Result<Told, String
         let _ = writeln!(out, "{line}");
     }
     let run = run.ok_or_else(|| format!("{name}: nothing happens"))?;
-    Ok(Told { text: out, config, events: run.events, commands: run.commands, views: run.views })
+    let Run { events, commands, views, pipeline, .. } = run;
+    Ok(Told { text: out, config, events, commands, views, pipeline })
 }
 
 /// Where the story is: told where an assertion fails.
