@@ -115,5 +115,7 @@ mod tests {
         assert_eq!(lengths(&[4, 40, 4]), [1, 1, 1]);
         assert_eq!(lengths(&[]), [] as [usize; 0]);
         assert_eq!(lengths(&[10, 10]), [1, 1]);
+        assert_eq!(lengths(&[5, 5, 5]), [2, 1]);
+        assert_eq!(lengths(&[40, 4]), [1, 1]);
     }
 }

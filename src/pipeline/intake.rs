@@ -312,9 +312,8 @@ impl<B> Pipeline<B> {
 
     /// Whether every change that can be taken now has been: more company for the open unit will not come.
     pub(super) fn is_taken_in(&self) -> bool {
-        let nothing_more =
-            self.capture.has_ended() || self.ending.is_ending() || self.capacity(Lane::Live) == 0;
-        (nothing_more && self.resolve.is_empty())
+        // Neither a capture that has ended nor a run that ends has room for more.
+        (self.capacity(Lane::Live) == 0 && self.resolve.is_empty())
             || (self.is_gated() && self.resolve.under_way() == 0 && self.resolve.has_waiting())
     }
 }
