@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use futures::stream;
 use syncline::ports::{ChangeStream, KeyStream, TableNeeds};
 use syncline::{
-    Captured, Change, ChangeCapture, Fault, Key, Opened, Position, SnapshotTable, StreamId, Visibility,
+    Captured, Change, ChangeCapture, Fault, Key, Opened, Position, SnapshotTable, StreamId, Truncation,
+    Visibility,
 };
 
 use super::script::end;
@@ -115,6 +116,16 @@ impl Source {
             state.wakers.drain(..).for_each(Waker::wake);
             position
         })
+    }
+
+    /// A transaction that empties these tables, and changes rows behind that: its position.
+    pub fn truncate(&self, tables: &[&str], changes: Vec<Change>) -> u64 {
+        let truncation = Truncation::new(tables.iter().map(|table| super::table(table)));
+        self.with(|state| {
+            let token = state.tokens.then_some(Visibility(state.newest + 1));
+            state.items.push(Captured::Truncate(Truncation { visibility: token, ..truncation }));
+        });
+        self.push(changes)
     }
 
     /// More is said to follow, and does not come yet.

@@ -157,6 +157,7 @@ pub(crate) async fn transaction(changes: &mut ChangeStream) -> (Vec<Change>, Pos
         match next(changes).await.unwrap() {
             Captured::Change(change) => taken.push(change),
             Captured::Checkpoint(position) if !taken.is_empty() => return (taken, position),
+            Captured::Truncate(truncation) => panic!("{truncation:?} was not expected"),
             Captured::Checkpoint(_) | Captured::More => {}
         }
     }
@@ -174,7 +175,7 @@ pub(crate) async fn checkpoint(changes: &mut ChangeStream) -> Position {
         match next(changes).await.unwrap() {
             Captured::Checkpoint(position) => return position,
             Captured::More => {}
-            Captured::Change(change) => panic!("{change:?} was not expected"),
+            item @ (Captured::Change(_) | Captured::Truncate(_)) => panic!("{item:?} was not expected"),
         }
     }
 }
