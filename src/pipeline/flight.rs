@@ -200,10 +200,6 @@ impl<B> Flights<B> {
         self.units.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.units.is_empty()
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Unit<B>)> {
         self.units.iter().map(|(number, unit)| (*number, unit))
     }

@@ -207,10 +207,7 @@ impl<B> Pipeline<B> {
         if self.ending.is_over() {
             return;
         }
-        let owed = !self.resolve.is_empty()
-            || self.dirty.documents() > 0
-            || !self.flights.is_empty()
-            || self.seeding.owes_truncation();
+        let owed = !self.resolve.is_empty() || self.dirty.documents() > 0 || self.seeding.owes_truncation();
         // A call that is under way has a time limit.
         assert!(!owed || self.poll_timeout().is_some(), "I8: something is owed, and nothing will happen");
         if self.flights.all_ready().next().is_some() {

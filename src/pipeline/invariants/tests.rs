@@ -40,6 +40,12 @@ const UNRESOLVED: &str = "# Unresolved
 > captured +users/1 @10 idle
 ";
 
+/// A truncation is owed, and nothing else.
+const TRUNCATED: &str = "# Truncated
+> start users
+> captured truncate:users @10 idle
+";
+
 /// Rows of a scan are dirty.
 const SCANNED: &str = "# Scanned
 > start users=after:1
@@ -220,7 +226,7 @@ fn i7_while_an_index_is_cleared_none_of_it_is_in_flight() {
 
 #[test]
 fn i8_the_pipeline_is_never_stuck() {
-    for story in [HELD, UNRESOLVED] {
+    for story in [HELD, UNRESOLVED, TRUNCATED] {
         seen("nothing will happen", story, nothing_happens);
     }
     seen("nothing is being flushed", BUSY, |pipeline| {
