@@ -128,7 +128,7 @@ async fn an_index_is_seeded_followed_and_resumed_through_restarts_and_lost_slots
     assert_eq!(*index.clears.lock().unwrap(), 1, "nor does another process");
 
     // The slot is dropped under it, and rows vanish that no stream tells of.
-    lose_the_slot(&world);
+    lose_the_slot(&world, "DELETE FROM books WHERE id % 13 = 0");
     world.run(CHURN);
     agree(&world, &index, &running).await;
     assert!(*index.clears.lock().unwrap() >= 2, "a lost slot seeds from a clean start");
@@ -136,13 +136,13 @@ async fn an_index_is_seeded_followed_and_resumed_through_restarts_and_lost_slots
     assert!(report.acknowledged.is_some());
 }
 
-/// Drops the slot under a run, and lets rows vanish before there is another.
-pub(crate) fn lose_the_slot(world: &World) {
+/// Drops the slot under a run, and changes something before there is another.
+pub(crate) fn lose_the_slot(world: &World, unseen: &str) {
     let slot = world.slot();
     let drop_it = format!(
         "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{slot}' AND active;
          SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}' AND NOT active;
-         DELETE FROM books WHERE id % 13 = 0;"
+         {unseen};"
     );
     while world.slot() == slot {
         let _ = world.cluster.psql(&world.database, &drop_it);
