@@ -116,6 +116,9 @@ mod definition;
 mod documents;
 mod error;
 mod feed;
+#[cfg(feature = "__fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod index;
 mod pgoutput;
 mod relation;
