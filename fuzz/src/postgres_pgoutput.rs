@@ -32,7 +32,8 @@ pub fn run(bytes: &[u8]) {
         let cut = decode(&bytes[..length]);
         assert!(cut.is_err() || cut == Ok(Message::Other) && length > 0, "{length} of {bytes:?} are {cut:?}");
     }
-    let key = [["id"].as_slice(), &["id", "title"], &["gone"]][usize::from(bytes.first().copied().unwrap_or(0)) % 3];
+    let key = [["id"].as_slice(), &["id", "title"], &["gone"]]
+        [usize::from(bytes.first().copied().unwrap_or(0)) % 3];
     let key: Vec<ColumnName> = key.iter().map(|name| ColumnName::new(name).unwrap()).collect();
     for change in changes(&key, &encoded).into_iter().flatten() {
         assert_eq!(change.key.values().len(), key.len(), "{change:?}");
