@@ -119,11 +119,49 @@ impl fmt::Debug for Change {
     }
 }
 
+/// Tables were emptied at once: no row of them is given for itself.
+///
+/// Every index that is built from one of them (see [`IndexScope`](crate::IndexScope)) is emptied, and seeded again from
+/// the rows that are there by then.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Truncation {
+    /// The tables.
+    pub tables: Vec<TableName>,
+    /// From when on a query sees it; `None` where that is as soon as it is captured.
+    pub visibility: Option<Visibility>,
+}
+
+impl Truncation {
+    /// These tables were emptied.
+    pub fn new(tables: impl IntoIterator<Item = TableName>) -> Self {
+        Self { tables: tables.into_iter().collect(), visibility: None }
+    }
+
+    /// The same, seen by queries from this token on.
+    #[must_use]
+    pub fn with_visibility(self, visibility: Visibility) -> Self {
+        Self { visibility: Some(visibility), ..self }
+    }
+}
+
+impl fmt::Debug for Truncation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "truncate")?;
+        self.tables.iter().try_for_each(|table| write!(f, " {table}"))?;
+        match self.visibility {
+            Some(Visibility(token)) => write!(f, " visible {token}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// One item of a capture's stream.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Captured {
     /// A row was changed.
     Change(Change),
+    /// Tables were emptied. It counts as one change, and belongs to a transaction like one.
+    Truncate(Truncation),
     /// Once everything before this item is durable, the source may resume from here. It stands after the last change of
     /// each transaction, and now and then in an idle stream. Only checkpoints are ever acknowledged, so that no
     /// transaction is acknowledged in part.
@@ -138,6 +176,7 @@ impl fmt::Debug for Captured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Change(change) => change.fmt(f),
+            Self::Truncate(truncation) => truncation.fmt(f),
             Self::Checkpoint(position) => position.fmt(f),
             Self::More => f.write_str("more"),
         }
@@ -147,6 +186,12 @@ impl fmt::Debug for Captured {
 impl From<Change> for Captured {
     fn from(change: Change) -> Self {
         Self::Change(change)
+    }
+}
+
+impl From<Truncation> for Captured {
+    fn from(truncation: Truncation) -> Self {
+        Self::Truncate(truncation)
     }
 }
 
@@ -161,46 +206,91 @@ impl From<Position> for Captured {
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Captures {
     changes: Vec<Change>,
-    /// Each with the number of changes before it.
-    checkpoints: Vec<(usize, Position)>,
+    /// What stands between them, in order, each with the number of changes before it.
+    between: Vec<(usize, Between)>,
+    truncations: usize,
+}
+
+/// What stands between changes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Between {
+    Checkpoint(Position),
+    Truncation(Truncation),
+}
+
+impl Between {
+    fn shown(&self) -> &dyn fmt::Debug {
+        match self {
+            Self::Checkpoint(position) => position,
+            Self::Truncation(truncation) => truncation,
+        }
+    }
 }
 
 impl Captures {
     /// Room for this many changes.
     #[must_use]
     pub fn with_capacity(changes: usize) -> Self {
-        Self { changes: Vec::with_capacity(changes), checkpoints: Vec::new() }
+        Self { changes: Vec::with_capacity(changes), between: Vec::new(), truncations: 0 }
     }
 
     /// Takes the next item. That more follows is not kept: it is what the stream is, not what it gave.
     pub fn push(&mut self, item: Captured) {
+        let before = self.changes.len();
         match item {
             Captured::Change(change) => self.changes.push(change),
-            Captured::Checkpoint(position) => self.checkpoints.push((self.changes.len(), position)),
+            Captured::Truncate(truncation) => {
+                self.truncations += 1;
+                self.between.push((before, Between::Truncation(truncation)));
+            }
+            Captured::Checkpoint(position) => self.between.push((before, Between::Checkpoint(position))),
             Captured::More => {}
         }
     }
 
-    /// The changes, in order.
+    /// The changes of rows, in order.
     #[must_use]
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
 
-    /// The checkpoints, in order, each with the number of changes before it.
+    /// How many items count against the [capacity](crate::pipeline::Pipeline::capacity): changes and truncations.
     #[must_use]
-    pub fn checkpoints(&self) -> &[(usize, Position)] {
-        &self.checkpoints
+    pub fn counted(&self) -> usize {
+        self.changes.len() + self.truncations
+    }
+
+    /// The checkpoints, in order, each with the number of counted items before it.
+    #[must_use]
+    pub fn checkpoints(&self) -> Vec<(usize, Position)> {
+        let mut truncations = 0;
+        let mut checkpoints = Vec::new();
+        for (before, between) in &self.between {
+            match between {
+                Between::Checkpoint(position) => checkpoints.push((before + truncations, *position)),
+                Between::Truncation(_) => truncations += 1,
+            }
+        }
+        checkpoints
+    }
+
+    /// The truncations, in order, each with the number of counted items before it.
+    pub fn truncations(&self) -> impl Iterator<Item = (usize, &Truncation)> {
+        let all = self.between.iter().filter_map(|(before, between)| match between {
+            Between::Truncation(truncation) => Some((before, truncation)),
+            Between::Checkpoint(_) => None,
+        });
+        all.enumerate().map(|(earlier, (before, truncation))| (before + earlier, truncation))
     }
 
     /// Whether there is nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.checkpoints.is_empty()
+        self.changes.is_empty() && self.between.is_empty()
     }
 
-    pub(crate) fn into_changes(self) -> Vec<Change> {
-        self.changes
+    pub(crate) fn into_parts(self) -> (Vec<Change>, Vec<(usize, Between)>) {
+        (self.changes, self.between)
     }
 }
 
@@ -221,14 +311,14 @@ impl FromIterator<Captured> for Captures {
 impl fmt::Debug for Captures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut list = f.debug_list();
-        let mut checkpoints = self.checkpoints.iter().peekable();
+        let mut between = self.between.iter().peekable();
         for (at, change) in self.changes.iter().enumerate() {
-            while let Some((_, position)) = checkpoints.next_if(|(before, _)| *before <= at) {
-                list.entry(position);
+            while let Some((_, item)) = between.next_if(|(before, _)| *before <= at) {
+                list.entry(item.shown());
             }
             list.entry(change);
         }
-        list.entries(checkpoints.map(|(_, position)| position)).finish()
+        list.entries(between.map(|(_, item)| item.shown())).finish()
     }
 }
 

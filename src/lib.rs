@@ -22,7 +22,7 @@ pub mod value;
 
 pub mod connectors;
 
-pub use change::{Captured, Captures, Change, Operation, Position, Visibility};
+pub use change::{Captured, Captures, Change, Operation, Position, Truncation, Visibility};
 pub use config::{Alarms, BatchPolicy, Config, FailurePolicies, FailurePolicy, Limits, RetryPolicy};
 pub use document::{Content, Document, DocumentId, Epoch, Version, Write, Writes};
 #[cfg(feature = "tokio")]

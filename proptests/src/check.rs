@@ -131,7 +131,8 @@ fn a04_one_confirm_at_a_time(drive: &Drive) {
 
 /// Nothing live waits behind these writes.
 fn a10_caught_up(drive: &Drive, writes: &[DocumentId]) {
-    assert!(drive.told_idle() && drive.owed.is_resolved(), "A10: caught up, but more may be ready");
+    let quiet = drive.told_idle() && drive.owed.is_resolved() && !drive.owed.has_truncations();
+    assert!(quiet, "A10: caught up, but more may be ready");
     for id in drive.owed.live_documents() {
         assert!(writes.contains(id) && !drive.owed.waits(id), "A10: caught up, but {id} waits");
     }
@@ -139,24 +140,32 @@ fn a10_caught_up(drive: &Drive, writes: &[DocumentId]) {
 
 /// Where nothing live is owed, the last that the sink heard, or is being told, is not that something is.
 fn a10_told_in_the_end(drive: &Drive) {
-    let quiet = drive.told_idle() && drive.owed.is_resolved() && drive.owed.live_documents().next().is_none();
+    let nothing_owed = drive.owed.live_documents().next().is_none() && !drive.owed.has_truncations();
+    let quiet = drive.told_idle() && drive.owed.is_resolved() && nothing_owed;
     if quiet && is_running(drive) && !drive.caught_up_is_pending() {
         assert!(drive.heard_caught_up(), "A10: nothing live waits, and the sink was not told");
     }
 }
 
-/// Everything before a position that is confirmed is in the sink, or durably in quarantine.
+/// Everything before a position that is confirmed is in the sink, or durably in quarantine; or it is as durable that its
+/// index was cleared, and will be scanned.
 pub fn b01_confirmed_is_durable(model: &Model, position: Position) {
+    let is_durable = |at: &Position, id: &DocumentId, state: &State, excused: bool| {
+        let held = model.sink.documents.get(id).map_or(0, |(state, _)| state.time);
+        let excused = excused || model.quarantined.contains_key(id);
+        assert!(held >= state.time || excused, "B1: {at} is confirmed, {id} is from {held}, not {state:?}");
+    };
     for (at, touched) in model.transactions.iter().take_while(|(at, _)| *at <= position) {
         for (key, state) in touched {
             for id in model.touched(&Key::single(*key)) {
-                let held = model.sink.documents.get(&id).map_or(0, |(state, _)| state.time);
-                let excused = model.quarantined.contains_key(&id);
-                assert!(
-                    held >= state.time || excused,
-                    "B1: {at} is confirmed, {id} is from {held}, not {state:?}"
-                );
+                is_durable(at, &id, state, model.was_cleared(&id, state.time));
             }
+        }
+    }
+    // An index that was being cleared anyway when its table was emptied is not cleared again.
+    for (at, changed) in model.truncations.iter().take_while(|(at, _)| *at <= position) {
+        for (id, state) in changed {
+            is_durable(at, id, state, model.is_absent(id) || model.is_yet_to_be_scanned(id));
         }
     }
 }
@@ -176,7 +185,8 @@ fn b02_a_resume_point_before_a_snapshot(drive: &Drive) {
     assert!(drive.has_opened(), "B2: a snapshot is read before there is a resume point");
 }
 
-/// Every row up to this key (all without one) is in the sink, unless the stream has a change of it.
+/// Every row up to this key (all without one) is in the sink, unless the stream has a change of it, or a truncation that is
+/// not confirmed.
 fn b03_rows_are_durable(model: &Model, index: &IndexName, to: Option<&Key>) {
     let changed: BTreeSet<DocumentId> = model
         .transactions
@@ -187,7 +197,12 @@ fn b03_rows_are_durable(model: &Model, index: &IndexName, to: Option<&Key>) {
         let id = DocumentId::new(index.clone(), *key);
         let state = model.document(&id);
         let held = model.sink.documents.get(&id).map_or(0, |(state, _)| state.time);
-        let excused = !state.there || changed.contains(&id) || model.quarantined.contains_key(&id);
+        let truncated = || {
+            let later = model.truncations.iter().filter(|(at, _)| *at > model.confirmed);
+            later.flat_map(|(_, changed)| changed).any(|(changed, _)| *changed == id)
+        };
+        let changed = changed.contains(&id) || truncated();
+        let excused = !state.there || changed || model.quarantined.contains_key(&id);
         assert!(
             held >= state.time || excused,
             "B3: {index} passed {id}, which is from {held}, not {state:?}"

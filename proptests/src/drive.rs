@@ -123,11 +123,15 @@ impl Drive {
         self.finished_now = false;
         match op {
             Op::Commit(rows, removed) => self.model.commit(rows, removed),
+            // Nobody can rebuild an index without a scope: the run would end for good.
+            Op::Truncate(..) if !self.setup.scopes => {}
+            Op::Truncate(tables, rows) => self.model.truncate(tables, rows),
             Op::Heartbeat => self.model.checkpoint(Vec::new()),
             Op::Land(at) => self.land(at),
             Op::LoseStream if !self.setup.scopes => {}
             _ if self.finished.is_some() => self.restart(),
             Op::Capture(most) => self.capture(most, false),
+            Op::Tarry => self.tarry(),
             Op::End => self.capture(u8::MAX, true),
             Op::FailCapture(kind) => self.fail_capture(kind),
             Op::LoseStream => {
@@ -176,10 +180,13 @@ impl Drive {
         let mut items = Captures::default();
         let mut to = from;
         for _ in 0..left.min(usize::from(most.max(1))) {
-            let number = self.owed.captured() + items.changes().len() as u64;
+            let number = self.owed.captured() + items.counted() as u64;
             let item = self.model.item(to, number);
-            if matches!(item, Captured::Change(_)) && items.changes().len() == room {
+            if matches!(item, Captured::Change(_) | Captured::Truncate(_)) && items.counted() == room {
                 break;
+            }
+            if matches!(item, Captured::Truncate(_)) {
+                self.mark(if self.is_seeded() { "truncated" } else { "truncated while seeding" });
             }
             items.push(item);
             to += 1;
@@ -196,11 +203,24 @@ impl Drive {
         }
         self.capture = (then != Then::End).then_some(to);
         self.told_idle = then != Then::More;
-        self.owed.on_captured(&items);
+        let model = &self.model;
+        self.owed.on_captured(&items, |table| model.built_from(table));
         if then == Then::End {
             self.mark("the stream ended");
         }
         self.handle(Event::Captured { items, then });
+    }
+
+    /// Nothing is ready, but the source knows of more.
+    fn tarry(&mut self) {
+        if self.capture.is_some() && self.status().phase == Phase::Running {
+            self.told_idle = false;
+            self.handle(Event::Captured { items: Captures::default(), then: Then::More });
+        }
+    }
+
+    fn is_seeded(&self) -> bool {
+        self.status().indexes.iter().all(|index| index.seeded)
     }
 
     fn fail_capture(&mut self, kind: Kind) {

@@ -30,8 +30,8 @@ pub struct World {
     pub name: &'static str,
     /// Its shape.
     pub setup: Setup,
-    /// The transactions that come, in order, at any time: rows, and those of them that are deleted.
-    pub commits: &'static [(u8, u8)],
+    /// The transactions that come, in order, at any time.
+    pub commits: &'static [Op],
     /// How many calls, captures or snapshots may fail for the moment.
     pub transient: u8,
     /// How many may be refused, or fail for good.
@@ -351,8 +351,8 @@ fn choices(world: &World, drive: &Drive, left: Left) -> Vec<(Op, Left, bool)> {
     }
     let mut choices = Vec::new();
     if left.commits > 0 {
-        let (rows, removed) = world.commits[world.commits.len() - left.commits];
-        choices.push((Op::Commit(rows, removed), Left { commits: left.commits - 1, ..left }, true));
+        let commit = world.commits[world.commits.len() - left.commits];
+        choices.push((commit, Left { commits: left.commits - 1, ..left }, true));
     }
     for at in 0..drive.model.late.len() {
         choices.push((Op::Land(at as u8), left, true));

@@ -1,7 +1,8 @@
 //! What is true outside the engine: the rows, the log of their changes, the sink, and the durable resume point.
 //!
-//! A document is the row of its key, and the row beside it where the world joins them. Every write to a row has a time, so
-//! that a document that goes back is seen, whatever its value.
+//! A document is the row of its key, and the row beside it where the world joins them; and, of every second index, a table
+//! of which nothing is known but when it was emptied last. Every write has a time, so that a document that goes back is
+//! seen, whatever its value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,10 +10,11 @@ use std::sync::Arc;
 use syncline::pipeline::CallId;
 use syncline::ports::CuredDocument;
 use syncline::{
-    Captured, Change, DocumentId, IndexName, Key, Position, Seed, SeedState, StreamId, TableName, Value,
-    Version, Visibility,
+    Captured, Change, DocumentId, IndexName, Key, Position, Seed, SeedState, StreamId, TableName, Truncation,
+    Value, Version, Visibility,
 };
 
+use crate::op::Emptied;
 use crate::setup::Setup;
 
 /// What a row, or a document, is since when: there or not. Times only grow.
@@ -63,8 +65,14 @@ pub struct Model {
     time: u64,
     /// What the source gives, since the stream began.
     pub log: Vec<Captured>,
-    /// For each checkpoint of the log the rows that its transaction touched.
+    /// For each checkpoint of the log the rows that its transaction touched, for themselves.
     pub transactions: Vec<(Position, Vec<(i64, State)>)>,
+    /// For those that emptied tables the documents that changed with them.
+    pub truncations: Vec<(Position, Vec<(DocumentId, State)>)>,
+    /// When the table that is a part of some documents was emptied last.
+    emptied: u64,
+    /// When each index was cleared last, and which of its documents were to be there then.
+    cleared: BTreeMap<IndexName, (u64, BTreeSet<DocumentId>)>,
     /// The durable resume point.
     pub confirmed: Position,
     /// Which stream it belongs to.
@@ -89,6 +97,9 @@ impl Model {
             time: 0,
             log: Vec::new(),
             transactions: Vec::new(),
+            truncations: Vec::new(),
+            emptied: 0,
+            cleared: BTreeMap::new(),
             confirmed: Position(0),
             stream: 0,
             sink: Sink::default(),
@@ -125,11 +136,38 @@ impl Model {
         self.checkpoint(touched);
     }
 
+    /// A transaction that empties tables, and inserts rows again. No row is given for itself.
+    pub fn truncate(&mut self, tables: Emptied, rows: u8) {
+        let before: Vec<_> = self.expected().filter(|(_, state)| state.there).collect();
+        self.time += 1;
+        let mut truncation = Truncation::new([]);
+        if tables != Emptied::Related {
+            truncation.tables.push(table());
+            let time = self.time;
+            let there = self.rows.values_mut().filter(|row| row.there);
+            there.for_each(|row| *row = State { time, there: false });
+        }
+        if tables != Emptied::Rows {
+            truncation.tables.push(related());
+            self.emptied = self.time;
+        }
+        self.log.push(truncation.into());
+        let changed = before.into_iter().map(|(id, before)| (self.document(&id), id, before));
+        let changed =
+            changed.filter(|(now, _, before)| now != before).map(|(now, id, _)| (id, now)).collect();
+        self.truncations.push((self.next_position(), changed));
+        self.commit(rows, 0);
+    }
+
     /// A checkpoint after what was touched.
     pub fn checkpoint(&mut self, touched: Vec<(i64, State)>) {
-        let position = Position(self.transactions.len() as u64 + 1 + self.stream * 1000);
+        let position = self.next_position();
         self.log.push(Captured::Checkpoint(position));
         self.transactions.push((position, touched));
+    }
+
+    fn next_position(&self) -> Position {
+        Position(self.transactions.len() as u64 + 1 + self.stream * 1000)
     }
 
     /// The resume point is lost: what was not captured will never be seen.
@@ -137,6 +175,7 @@ impl Model {
         self.stream += 1;
         self.log.clear();
         self.transactions.clear();
+        self.truncations.clear();
         self.confirmed = Position(0);
     }
 
@@ -155,6 +194,7 @@ impl Model {
     pub fn item(&self, at: usize, number: u64) -> Captured {
         match &self.log[at] {
             Captured::Change(change) => change.clone().with_visibility(Visibility(number)).into(),
+            Captured::Truncate(truncation) => truncation.clone().with_visibility(Visibility(number)).into(),
             item @ (Captured::Checkpoint(_) | Captured::More) => item.clone(),
         }
     }
@@ -172,7 +212,19 @@ impl Model {
         let key = number(&id.key);
         let row = |key| self.rows.get(&key).copied().unwrap_or_default();
         let beside = if self.joined { row(key ^ 1).time } else { 0 };
-        State { time: row(key).time.max(beside), there: row(key).there }
+        let emptied = if self.is_built_from_related(&id.index) { self.emptied } else { 0 };
+        State { time: row(key).time.max(beside).max(emptied), there: row(key).there }
+    }
+
+    /// The indexes that are built from a table.
+    pub fn built_from(&self, name: &TableName) -> Vec<IndexName> {
+        let is = |index: &&IndexName| *name == table() || self.is_built_from_related(index);
+        self.indexes.iter().filter(is).cloned().collect()
+    }
+
+    /// Every second index is built from the root table alone.
+    pub fn is_built_from_related(&self, index: &IndexName) -> bool {
+        self.indexes.iter().position(|other| other == index).is_some_and(|at| at % 2 == 0)
     }
 
     /// How many bytes a document's body has.
@@ -216,6 +268,39 @@ impl Model {
             }
         }
         self.sink.seeds.remove(index);
+        let there = self.expected().filter(|(id, state)| id.index == *index && state.there);
+        let there = there.map(|(id, _)| id).collect();
+        self.cleared.insert(index.clone(), (self.time, there));
+    }
+
+    /// What was emptied and cleared, and when.
+    pub fn emptied(&self) -> impl std::fmt::Debug + '_ {
+        (self.emptied, &self.truncations, &self.cleared)
+    }
+
+    /// Whether a document that was so since this time is not in the sink because its index was cleared after that: its row
+    /// was gone by then, or is by now, or whoever goes on with the seeding will come to it.
+    pub fn was_cleared(&self, id: &DocumentId, time: u64) -> bool {
+        let cleared = self.cleared.get(&id.index).filter(|(cleared, _)| *cleared >= time);
+        cleared.is_some_and(|(_, there)| {
+            !there.contains(id) || self.is_absent(id) || self.is_yet_to_be_scanned(id)
+        })
+    }
+
+    /// Whether a document is nowhere, neither in the sink nor by its rows.
+    pub fn is_absent(&self, id: &DocumentId) -> bool {
+        let held = self.sink.documents.get(id).is_some_and(|(state, _)| state.there);
+        !held && !self.document(id).there
+    }
+
+    /// Whether whoever goes on with the seeding will come to a document.
+    pub fn is_yet_to_be_scanned(&self, id: &DocumentId) -> bool {
+        let stream = self.stream_id();
+        match self.sink.seeds.get(&id.index).filter(|(seed, _)| seed.stream == stream) {
+            Some((_, SeedState::Seeded)) => false,
+            Some((_, SeedState::Seeding(Some(after)))) => id.key > *after,
+            Some((_, SeedState::Seeding(None) | SeedState::Unseeded)) | None => true,
+        }
     }
 
     /// How far an index is, for this seed.
@@ -244,6 +329,11 @@ impl Model {
 /// The one table.
 pub fn table() -> TableName {
     TableName::new("rows").unwrap()
+}
+
+/// A table that is a part of some documents.
+pub fn related() -> TableName {
+    TableName::new("related").unwrap()
 }
 
 /// The number that a key is.

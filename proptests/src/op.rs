@@ -66,16 +66,32 @@ pub enum Wrong {
     NoCapture,
 }
 
+/// What a truncation empties.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+pub enum Emptied {
+    /// The root table of every index.
+    Rows,
+    /// A table that is a part of the documents of some.
+    Related,
+    /// Both at once.
+    Both,
+}
+
 /// One thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub enum Op {
     /// A transaction changes the rows of this mask, and deletes those that are in the second one too.
     Commit(u8, u8),
+    /// A transaction empties tables, and inserts the rows of this mask again.
+    Truncate(Emptied, u8),
     /// The source is idle, and gives a checkpoint.
     Heartbeat,
     /// The capture yields at most so many items, and at least one where there is one.
     Capture(u8),
+    /// The capture has nothing ready, and says that more follows.
+    Tarry,
     /// The capture yields everything that is left, and ends.
     End,
     /// The capture fails.
@@ -112,7 +128,9 @@ pub fn any() -> impl Strategy<Value = Op> {
         6 => (1_u8.., prop::num::u8::ANY, prop::num::u8::ANY).prop_map(|(rows, few, removed)| {
             Op::Commit(if rows & few == 0 { rows } else { rows & few }, removed & few)
         }),
+        1 => (emptied(), prop::num::u8::ANY).prop_map(|(tables, rows)| Op::Truncate(tables, rows)),
         1 => Just(Op::Heartbeat),
+        1 => Just(Op::Tarry),
         10 => (1_u8..6).prop_map(Op::Capture),
         1 => Just(Op::FailCapture(Kind::Transient)),
         40 => (0_u8..6, answer()).prop_map(|(at, how)| Op::Answer(at, how)),
@@ -138,6 +156,10 @@ fn rare() -> impl Strategy<Value = Op> {
         1 => kind().prop_map(Op::FailScan),
         1 => (0_u8..6).prop_map(|at| Op::Answer(at, Answer::Wrong)),
     ]
+}
+
+fn emptied() -> impl Strategy<Value = Emptied> {
+    prop_oneof![Just(Emptied::Rows), Just(Emptied::Related), Just(Emptied::Both)]
 }
 
 fn kind() -> impl Strategy<Value = Kind> {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use syncline::pipeline::CallId;
-use syncline::{Captures, Change, DocumentId, Position};
+use syncline::{Captures, Change, DocumentId, IndexName, Position, TableName};
 
 /// The changes that a document is owed for; `None` where it flies for a row of a snapshot alone.
 type Debt = Option<BTreeSet<u64>>;
@@ -21,6 +21,10 @@ pub struct Owed {
     answered: BTreeMap<u64, Vec<DocumentId>>,
     waiting: BTreeMap<DocumentId, BTreeSet<u64>>,
     flying: BTreeMap<DocumentId, Debt>,
+    /// For each truncation the indexes that are not cleared yet.
+    truncations: BTreeMap<u64, BTreeSet<IndexName>>,
+    /// Indexes that were cleared, and of which nothing has been built since.
+    empty: BTreeSet<IndexName>,
     /// Each with the number of changes before it.
     checkpoints: Vec<(u64, Position)>,
     safe: Option<Position>,
@@ -33,26 +37,56 @@ impl Owed {
         self.captured
     }
 
-    /// The capture yields these.
-    pub fn on_captured(&mut self, items: &Captures) {
+    /// The capture yields these. `built_from` tells which indexes are built from a table.
+    pub fn on_captured(&mut self, items: &Captures, built_from: impl Fn(&TableName) -> Vec<IndexName>) {
         let before = self.captured;
-        self.captured += items.changes().len() as u64;
+        self.captured += items.counted() as u64;
         self.unresolved.extend(before..self.captured);
-        let checkpoints = items.checkpoints().iter();
-        self.checkpoints.extend(checkpoints.map(|(at, position)| (before + *at as u64, *position)));
+        for (at, truncation) in items.truncations() {
+            let number = before + at as u64;
+            self.unresolved.remove(&number);
+            let indexes = truncation.tables.iter().flat_map(&built_from);
+            let owed: BTreeSet<_> = indexes.filter(|index| !self.empty.contains(index)).collect();
+            if !owed.is_empty() {
+                self.truncations.insert(number, owed);
+            }
+        }
+        let checkpoints = items.checkpoints().into_iter();
+        self.checkpoints.extend(checkpoints.map(|(at, position)| (before + at as u64, position)));
     }
 
-    /// Another stream was opened: its positions are others.
+    /// Another stream was opened: its positions are others, and every index will be cleared.
     pub fn on_new_stream(&mut self) {
         self.checkpoints.clear();
         self.safe = None;
+        self.empty.clear();
+    }
+
+    /// An index was cleared.
+    pub fn on_cleared(&mut self, index: &IndexName) {
+        self.empty.insert(index.clone());
+        self.truncations.retain(|_, indexes| {
+            indexes.remove(index);
+            !indexes.is_empty()
+        });
+    }
+
+    /// That an index was cleared is remembered: from now on it is built.
+    pub fn on_started(&mut self, index: &IndexName) {
+        self.empty.remove(index);
+    }
+
+    /// Whether a truncation is owed.
+    pub fn has_truncations(&self) -> bool {
+        !self.truncations.is_empty()
     }
 
     /// These are to be resolved. The visibility token of a change is its number.
     pub fn on_resolve(&mut self, call: CallId, changes: &[Change]) {
         let number = |change: &Change| change.visibility.expect("every change of this world has a token").0;
         let numbers: Vec<u64> = changes.iter().map(number).collect();
-        assert!(numbers.windows(2).all(|two| two[0] + 1 == two[1]), "changes out of order: {numbers:?}");
+        let follows = |two: &[u64]| self.unresolved.range(two[0] + 1..).next() == Some(&two[1]);
+        assert!(numbers.windows(2).all(follows), "changes out of order: {numbers:?}");
         self.resolves.insert(call, numbers);
     }
 
@@ -132,15 +166,17 @@ impl Owed {
     pub fn watermark(&self) -> u64 {
         let flying = self.flying.values().flatten();
         let documents = self.waiting.values().chain(flying).filter_map(BTreeSet::first);
-        documents.chain(self.unresolved.first()).min().copied().unwrap_or(self.captured)
+        let others = self.unresolved.first().into_iter().chain(self.truncations.keys().next());
+        documents.chain(others).min().copied().unwrap_or(self.captured)
     }
 
-    /// How many changes are owed: each that is unresolved, and the oldest that each document waits for, and that it flies for.
+    /// How many changes are owed: each that is unresolved, each truncation, and the oldest that each document waits for, and that it flies for.
     /// A newer one that meets an older one at every document it touches settles with those.
     pub fn held(&self) -> u64 {
         let flying = self.flying.values().flatten();
         let oldest = self.waiting.values().chain(flying).filter_map(BTreeSet::first);
-        self.unresolved.iter().chain(oldest).collect::<BTreeSet<_>>().len() as u64
+        self.unresolved.iter().chain(self.truncations.keys()).chain(oldest).collect::<BTreeSet<_>>().len()
+            as u64
     }
 
     /// How many documents of live changes, or from the quarantine, wait for a build, and are not in flight.
@@ -196,9 +232,11 @@ impl Owed {
         let later = later.map(|(before, position)| (before - first, position)).collect::<Vec<_>>();
         let answered = self.answered.iter().map(|(number, ids)| (number - first, ids)).collect::<Vec<_>>();
         let unresolved = relative(&self.unresolved);
-        let safe = self.safe;
+        let truncations =
+            self.truncations.iter().map(|(number, set)| (number - first, set)).collect::<Vec<_>>();
+        let (safe, empty) = (self.safe, &self.empty);
         format!(
-            "{unresolved:?} {answered:?} {waiting:?} {flying:?} {later:?} {safe:?} {:?}",
+            "{unresolved:?} {answered:?} {waiting:?} {flying:?} {truncations:?} {empty:?} {later:?} {safe:?} {:?}",
             self.quarantined
         )
     }

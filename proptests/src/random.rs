@@ -80,7 +80,7 @@ pub fn demand(met: &BTreeSet<&'static str>, demanded: &[&'static str]) {
 }
 
 /// What random runs must have met.
-pub const HARD: [&str; 28] = [
+pub const HARD: [&str; 30] = [
     "a call failed",
     "a call failed for good",
     "a call was refused",
@@ -109,4 +109,6 @@ pub const HARD: [&str; 28] = [
     "stale answer",
     "stream lost",
     "throttled",
+    "truncated",
+    "truncated while seeding",
 ];

@@ -1,6 +1,7 @@
 //! The small worlds that are explored to their end.
 
 use crate::explore::World;
+use crate::op::{Emptied, Op};
 use crate::setup::Setup;
 
 /// Nothing happens in it.
@@ -23,7 +24,7 @@ const TWO_UNITS: Setup =
 pub const TRANSACTIONS: World = World {
     name: "1: two transactions, a crash",
     setup: TWO_UNITS,
-    commits: &[(0b11, 0), (0b11, 0b10)],
+    commits: &[Op::Commit(0b11, 0), Op::Commit(0b11, 0b10)],
     crashes: 1,
     demands: &[
         "confirmed",
@@ -60,7 +61,7 @@ pub const FAILURES: World = World {
 /// A world with failures that is small enough to be walked at every change: one document in each transaction.
 pub const FAILURES_SMALL: World = World {
     name: "2, small: two changes, a transient and a permanent failure",
-    commits: &[(0b1, 0), (0b10, 0)],
+    commits: &[Op::Commit(0b1, 0), Op::Commit(0b10, 0)],
     ..FAILURES
 };
 
@@ -78,7 +79,7 @@ pub const BACKFILL: World = World {
         cursor_ms: 200,
         ..Setup::SMALL
     },
-    commits: &[(0b10, 0)],
+    commits: &[Op::Commit(0b10, 0)],
     crashes: 1,
     demands: &["cleared", "crashed while seeding", "cursor saved", "scan began", "scan resumed", "seeded"],
     ..EMPTY
@@ -97,7 +98,7 @@ pub const BACKFILL_FAILURE: World = World {
 pub const HOT: World = World {
     name: "4: a document dirtied in flight, a transient failure",
     setup: Setup { builds: 2, flushes: 2, units: 2, resolves: 2, resolve_changes: 1, ..Setup::SMALL },
-    commits: &[(1, 0), (1, 1), (1, 0)],
+    commits: &[Op::Commit(1, 0), Op::Commit(1, 1), Op::Commit(1, 0)],
     transient: 1,
     demands: &["a call failed", "abandoned", "confirmed", "late write", "throttled"],
     ..EMPTY
@@ -115,7 +116,7 @@ pub const HOT_CRASH: World = World {
 pub const DRAIN: World = World {
     name: "5: a drain at any point, a transient failure, a crash",
     setup: TWO_UNITS,
-    commits: &[(0b11, 0)],
+    commits: &[Op::Commit(0b11, 0)],
     transient: 1,
     crashes: 1,
     drains: 1,
@@ -133,7 +134,7 @@ pub const DRAIN: World = World {
 /// A drain of a backfill.
 pub const DRAIN_BACKFILL: World = World {
     name: "5, seeding: a drain of a backfill at any point",
-    commits: &[(0b10, 0)],
+    commits: &[Op::Commit(0b10, 0)],
     crashes: 0,
     drains: 1,
     demands: &["cursor saved", "drained", "finished", "scan resumed", "seeded"],
@@ -147,4 +148,40 @@ pub const BACKFILL_SMALL: World = World {
     crashes: 0,
     demands: &["cursor saved", "seeded"],
     ..BACKFILL
+};
+
+/// The root table is emptied beside a backfill of it, and a row inserted again; the run may die anywhere.
+pub const TRUNCATION: World = World {
+    name: "6: a truncated table beside a backfill of two rows, a crash",
+    setup: Setup { rows: 0b11, ..BACKFILL.setup },
+    commits: &[Op::Truncate(Emptied::Rows, 0b10)],
+    crashes: 1,
+    demands: &[
+        "cleared",
+        "crashed while seeding",
+        "cursor saved",
+        "seeded",
+        "truncated",
+        "truncated while seeding",
+    ],
+    ..EMPTY
+};
+
+/// A table that documents are built from is emptied; a call may fail for the moment.
+pub const TRUNCATION_RELATED: World = World {
+    name: "6, related: a truncated related table, a transient failure",
+    commits: &[Op::Truncate(Emptied::Related, 0)],
+    transient: 1,
+    crashes: 0,
+    demands: &["abandoned", "cleared", "seeded", "truncated", "truncated while seeding"],
+    ..TRUNCATION
+};
+
+/// A truncation in which a view is proved: one row, and nothing fails.
+pub const TRUNCATION_SMALL: World = World {
+    name: "6, small: a truncated table of one row",
+    setup: Setup { rows: 0b1, ..TRUNCATION.setup },
+    crashes: 0,
+    demands: &["cleared", "seeded", "truncated", "truncated while seeding"],
+    ..TRUNCATION
 };

@@ -44,6 +44,16 @@ fn world_5_a_drain_at_any_point() {
     explore(Search::new, worlds::DRAIN);
 }
 
+#[test]
+fn world_6_a_truncated_table() {
+    explore(Search::new, worlds::TRUNCATION);
+}
+
+#[test]
+fn world_6_a_truncated_related_table() {
+    explore(Search::new, worlds::TRUNCATION_RELATED);
+}
+
 /// What is explored is views of states. That equal views behave alike is proved where they meet, in a world of each kind.
 #[test]
 fn equal_views_behave_alike() {
@@ -52,6 +62,7 @@ fn equal_views_behave_alike() {
     explore(proving, worlds::FAILURES_SMALL);
     explore(proving, worlds::DRAIN);
     explore(proving, worlds::BACKFILL_SMALL);
+    explore(proving, worlds::TRUNCATION_SMALL);
 }
 
 /// Larger bounds, for minutes each: `cargo test -p proptests --test explore -- --ignored --nocapture`.

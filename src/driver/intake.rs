@@ -38,7 +38,7 @@ impl Gather<Captured> for Captures {
 
     fn weigh(item: &Captured) -> Weight {
         match item {
-            Captured::Change(_) => Weight::Counted,
+            Captured::Change(_) | Captured::Truncate(_) => Weight::Counted,
             Captured::Checkpoint(_) => Weight::Free,
             Captured::More => Weight::MoreFollows,
         }

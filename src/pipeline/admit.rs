@@ -21,7 +21,7 @@ impl<B> Pipeline<B> {
                 self.expect(*call, |purpose| purpose == Purpose::LoadQuarantine)
             }
             Event::Opened { call, .. } => self.expect(*call, |purpose| purpose == Purpose::Open),
-            Event::Captured { items, .. } => self.admit_items(Lane::Live, items.changes().len()),
+            Event::Captured { items, .. } => self.admit_items(Lane::Live, items.counted()),
             Event::CaptureFailed { .. } => self.admit_items(Lane::Live, 0),
             Event::Resolved { call, .. } => {
                 self.expect(*call, |purpose| matches!(purpose, Purpose::Resolve(_)))

@@ -24,6 +24,7 @@ impl<B> Pipeline<B> {
                 self.make(Purpose::ReadSeed(number), 1);
             }
         }
+        self.clear_truncated();
         self.announce();
         if self.seeding.announced {
             for number in self.numbers() {
@@ -49,7 +50,7 @@ impl<B> Pipeline<B> {
         }
     }
 
-    fn numbers(&self) -> impl Iterator<Item = u32> + use<B> {
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> + use<B> {
         (0..self.seeding.indexes.len()).map(|at| at as u32)
     }
 
@@ -85,15 +86,20 @@ impl<B> Pipeline<B> {
     }
 
     /// Builds of an index may start, where its stage allows it.
-    fn open_gate(&mut self, number: u32) {
+    pub(super) fn open_gate(&mut self, number: u32) {
         if self.seeding.gate(number) {
             self.dirty.open_gate(number);
         }
     }
 
     pub(super) fn on_cleared(&mut self, number: u32) {
-        self.seeding.get_mut(number).stage = Stage::Starting;
-        self.make(Purpose::SaveCursor(number), 1);
+        self.settle_truncations(number);
+        let skip = self.config.skip_backfill;
+        self.seeding.get_mut(number).stage = if skip { Stage::Open } else { Stage::Starting };
+        match skip {
+            true => self.open_gate(number),
+            false => self.make(Purpose::SaveCursor(number), 1),
+        }
     }
 
     pub(super) fn on_cursor_saved(&mut self, number: u32) {
@@ -212,14 +218,28 @@ impl<B> Pipeline<B> {
         self.on_fault(Call { purpose: Purpose::Scan, attempt, deadline: self.now }, fault);
     }
 
-    /// Drops the snapshot that is open.
+    /// Drops the snapshot that is open, and saves no cursors any more.
     pub(super) fn close_scan(&mut self) {
+        self.close_snapshot();
+        self.cursors_at = None;
+    }
+
+    fn close_snapshot(&mut self) {
         self.abandon(|purpose| purpose == Purpose::Scan);
         let scan = self.seeding.scan.as_mut();
         if let Some(call) = scan.and_then(|scan| (scan.since.take(), scan.open.take()).1) {
             self.commands.push_back(Command::Abandon { call });
         }
-        self.cursors_at = None;
+    }
+
+    /// An index takes no part in the scan any more; the last one ends it.
+    pub(super) fn leave_scan(&mut self, number: u32) {
+        let Some(scan) = &mut self.seeding.scan else { return };
+        scan.members.retain(|member| *member != number);
+        if scan.members.is_empty() {
+            self.close_snapshot();
+            self.seeding.scan = None;
+        }
     }
 
     /// Saves the cursors of the backfill, where that is due: now and then, and before a drain is over.
@@ -250,6 +270,10 @@ impl<B> Pipeline<B> {
 
     pub(super) fn on_marked(&mut self, number: u32) {
         let index = self.seeding.get_mut(number);
+        // It was truncated meanwhile, and will be cleared.
+        if index.stage != Stage::Marking {
+            return;
+        }
         index.stage = Stage::Seeded;
         let name = index.name.clone();
         self.notify(Notice::IndexSeeded(name));

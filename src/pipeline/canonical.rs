@@ -207,6 +207,9 @@ impl<B: fmt::Debug> Pipeline<B> {
                 index.stage,
                 index.skip_to
             )?;
+            for handle in &index.truncations {
+                write!(text, " truncated by {}", self.change(*handle))?;
+            }
             for (handle, _, _, holders, mark) in index.rows.iter() {
                 write!(text, " row {} held {holders} after {mark:?}", place(&index.rows, handle))?;
             }

@@ -343,6 +343,21 @@ impl Dirty {
         debt.owed
     }
 
+    /// Makes flights that are to be put back count so many changes together. Where documents of their unit went another way,
+    /// they may count with those already, or theirs with these.
+    pub(super) fn count_again(&mut self, slots: &[Slot], changes: usize) {
+        let flying = |entry: &Entry<Account>| entry.flying.map_or(0, |debt| debt.changes as usize);
+        let counted: usize = slots.iter().filter_map(|slot| self.documents.get(*slot)).map(flying).sum();
+        if counted == changes {
+            return;
+        }
+        for (at, &slot) in slots.iter().enumerate() {
+            if let Some(debt) = &mut self.entry(slot).flying {
+                debt.changes = if at == 0 { changes as u32 } else { 0 };
+            }
+        }
+    }
+
     /// Flights that are to be built once more, as a unit of their own that goes before all others of its lane. What
     /// waited for such a document meanwhile is merged: what is no longer held of it is returned with its index, to be
     /// settled.

@@ -119,7 +119,10 @@ impl<B> Pipeline<B> {
         if !(draining || self.capture.has_ended()) {
             return;
         }
-        let worked_off = self.resolve.is_empty() && self.dirty.documents() == 0 && self.flights.is_empty();
+        let worked_off = self.resolve.is_empty()
+            && self.dirty.documents() == 0
+            && self.flights.is_empty()
+            && !self.seeding.owes_truncation();
         let seeded = self.seeding.is_seeded() && self.seeding.completed;
         let saved =
             self.seeding.indexes.iter().all(|index| !index.saving && index.stage != seeding::Stage::Marking);

@@ -7,7 +7,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::change::{Captures, Position};
+use crate::change::{Between, Captures, Position};
 use crate::document::{DocumentId, Epoch};
 use crate::error::{Fault, Stage};
 use crate::name::{IndexName, StreamId};
@@ -126,6 +126,14 @@ impl<B> Pipeline<B> {
         }
     }
 
+    /// An index that the builder has a mapping for, and no scope: nobody can tell what it is built from.
+    pub(super) fn unscoped(&self) -> Option<&IndexName> {
+        let scoped = |name: &IndexName| {
+            self.seeding.indexes.iter().any(|index| index.name == *name && index.root.is_some())
+        };
+        self.capture.mappings.iter().map(|mapping| &mapping.index).find(|name| !scoped(name))
+    }
+
     /// Whether the builder knows an index. One that describes none may build for any.
     fn is_described(&self, index: &IndexName) -> bool {
         let mappings = &self.capture.mappings;
@@ -186,24 +194,34 @@ impl<B> Pipeline<B> {
 
     pub(super) fn on_captured(&mut self, items: Captures, then: Then) {
         for (_, position) in items.checkpoints() {
-            if let Some(newest) = self.capture.newest.filter(|newest| newest > position) {
+            if let Some(newest) = self.capture.newest.filter(|newest| *newest > position) {
                 let what = alloc::format!("checkpoint {position} came after {newest}");
                 return self.halt_contract(Stage::Capture, what);
             }
-            self.capture.newest = Some(*position);
+            self.capture.newest = Some(position);
+        }
+        if let Some(fault) = items.truncations().find_map(|(_, truncation)| self.cannot_follow(truncation)) {
+            return self.halt_failed(Stage::Capture, 1, fault);
         }
         if self.capture.newest > self.capture.best {
             self.capture.best = self.capture.newest;
             self.capture.failures = 0;
         }
-        let count = items.changes().len();
-        let mut handles = Vec::with_capacity(count);
-        for (before, position) in items.checkpoints() {
-            handles.extend((handles.len()..*before).map(|_| self.ack.on_change(self.now)));
-            self.ack.on_checkpoint(*position);
+        let count = items.counted();
+        let (changes, between) = items.into_parts();
+        let mut handles = Vec::with_capacity(changes.len());
+        for (before, item) in between {
+            handles.extend((handles.len()..before).map(|_| self.ack.on_change(self.now)));
+            match item {
+                Between::Checkpoint(position) => self.ack.on_checkpoint(position),
+                Between::Truncation(truncation) => {
+                    let handle = self.ack.on_change(self.now);
+                    self.on_truncated(handle, &truncation);
+                }
+            }
         }
-        handles.extend((handles.len()..count).map(|_| self.ack.on_change(self.now)));
-        self.resolve.push(items.into_changes(), handles);
+        handles.extend((handles.len()..changes.len()).map(|_| self.ack.on_change(self.now)));
+        self.resolve.push(changes, handles);
         if count > 0 {
             self.tell_live();
             self.notify(Notice::Captured(count));

@@ -55,6 +55,9 @@ impl<B> Pipeline<B> {
                 }
             }
         }
+        for handle in self.seeding.indexes.iter().flat_map(|index| &index.truncations) {
+            *changes.entry(*handle).or_default() += 1;
+        }
         let ledger: BTreeMap<Handle, u32> =
             self.ack.changes.iter().map(|(handle, _, _, holders, _)| (handle, holders)).collect();
         assert_eq!(ledger, changes, "I1: a change is held by those who point to it");
@@ -160,7 +163,9 @@ impl<B> Pipeline<B> {
                     let index = self.seeding.get(index);
                     index.saving || index.stage == Stage::Starting
                 }
-                Purpose::MarkSeeded(index) => self.seeding.get(index).stage == Stage::Marking,
+                Purpose::MarkSeeded(index) => {
+                    matches!(self.seeding.get(index).stage, Stage::Marking | Stage::Truncated)
+                }
                 Purpose::Scan => self.seeding.scan.as_ref().is_some_and(|scan| scan.open.is_none()),
                 Purpose::Open => !self.capture.is_open(),
                 Purpose::Begin
@@ -192,7 +197,7 @@ impl<B> Pipeline<B> {
         for (at, index) in self.seeding.indexes.iter().enumerate() {
             let counted = flying.get(&(at as u32)).copied().unwrap_or_default();
             assert_eq!(index.flying, counted, "I7: flights of index {} are counted", index.name);
-            if !index.gate() && index.stage != Stage::Settling {
+            if !index.gate() && !matches!(index.stage, Stage::Settling | Stage::Truncated) {
                 assert_eq!(index.flying, 0, "I7: index {} is being cleared", index.name);
             }
         }
@@ -202,7 +207,10 @@ impl<B> Pipeline<B> {
         if self.ending.is_over() {
             return;
         }
-        let owed = !self.resolve.is_empty() || self.dirty.documents() > 0 || !self.flights.is_empty();
+        let owed = !self.resolve.is_empty()
+            || self.dirty.documents() > 0
+            || !self.flights.is_empty()
+            || self.seeding.owes_truncation();
         let waits = self.calls.under_way(|_| true) > 0 || self.poll_timeout().is_some();
         assert!(!owed || waits, "I8: something is owed, and nothing will happen");
         if self.flights.all_ready().next().is_some() {

@@ -21,6 +21,7 @@
 //! | `flight` | the units that are on this way |
 //! | `ledger`, `ack` | what is owed, and so what may be acknowledged |
 //! | `seeding`, `backfill` | which indexes are being seeded, and how far |
+//! | `truncate` | which indexes are to be emptied and seeded again |
 //! | `calls`, `retry` | what is under way, its time limits, and when it is tried again |
 //! | `ending` | drains, halts, and when a run is over |
 //!
@@ -32,7 +33,7 @@
 //! Checked by [`Pipeline::check_invariants`], after every `handle` in debug builds and in every harness:
 //!
 //! - **I1** An entry of a ledger is held exactly by those who point to it: an unresolved change, a document that waits for
-//!   it, a document that flies for it.
+//!   it, a document that flies for it, an index that is to be cleared for it.
 //! - **I2** A document is in flight in one unit at most; it flies exactly where one unfinished unit holds it.
 //! - **I3** A document that waits stands in exactly one unit that has not started, unless it is set aside: until its flight
 //!   is settled, or until builds of its index may start.
@@ -65,6 +66,7 @@ mod retry;
 mod seeding;
 mod slab;
 pub mod status;
+mod truncate;
 mod work;
 
 #[cfg(test)]
@@ -462,6 +464,12 @@ impl<B> Pipeline<B> {
             }),
             Purpose::Clear(index) => {
                 Some(Command::Clear { call: next, index: self.seeding.get(index).name.clone() })
+            }
+            // What was truncated meanwhile is not remembered once more.
+            Purpose::SaveCursor(index) | Purpose::MarkSeeded(index)
+                if self.seeding.get(index).stage == seeding::Stage::Truncated =>
+            {
+                None
             }
             Purpose::SaveCursor(index) => self.seeding.seed(index).map(|seed| {
                 let index = self.seeding.get(index);

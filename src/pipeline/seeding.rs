@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 
 use smol_str::SmolStr;
 
-use crate::name::{IndexName, StreamId};
-use crate::pipeline::ledger::Ledger;
+use crate::name::{IndexName, StreamId, TableName};
+use crate::pipeline::ledger::{Handle, Ledger};
 use crate::pipeline::protocol::CallId;
 use crate::ports::{IndexScope, Seed, SeedState, SnapshotTable};
 use crate::row::Key;
@@ -22,6 +22,9 @@ pub(super) enum Stage {
     Open,
     /// A stream was opened that it may not be seeded for: its flights must be over first.
     Settling,
+    /// A table that it is built from was truncated: its flights must be over first, and so must what is being remembered
+    /// of its seeding, because it holds no more.
+    Truncated,
     /// The sink is asked how far it is.
     Reading,
     /// Not at all.
@@ -46,8 +49,12 @@ pub(super) enum Stage {
 pub(super) struct Index {
     pub(super) name: IndexName,
     pub(super) root: Option<SnapshotTable>,
+    /// The other tables that it is built from; `None` where it may be any.
+    related: Option<Vec<TableName>>,
     definition: SmolStr,
     pub(super) stage: Stage,
+    /// The truncations that are owed until it is cleared.
+    pub(super) truncations: Vec<Handle>,
     /// The rows that are owed, with the cursors between them.
     pub(super) rows: Ledger<Key>,
     /// Its documents in flight.
@@ -63,7 +70,12 @@ impl Index {
     /// Whether builds of it may start.
     pub(super) fn gate(&self) -> bool {
         match self.stage {
-            Stage::Settling | Stage::Reading | Stage::Unseeded | Stage::Clearing | Stage::Starting => false,
+            Stage::Settling
+            | Stage::Truncated
+            | Stage::Reading
+            | Stage::Unseeded
+            | Stage::Clearing
+            | Stage::Starting => false,
             Stage::Open
             | Stage::Ready(_)
             | Stage::Scanning
@@ -76,6 +88,12 @@ impl Index {
     /// What it is seeded from, and how its documents are built.
     pub(super) fn seed(&self) -> (Option<&SnapshotTable>, &str) {
         (self.root.as_ref(), &self.definition)
+    }
+
+    /// Whether its documents have a root table of this name, or may be built from one.
+    pub(super) fn is_built_from(&self, table: &TableName) -> bool {
+        let is_related = || self.related.as_ref().is_none_or(|related| related.contains(table));
+        self.root.as_ref().is_some_and(|root| root.table == *table || is_related())
     }
 
     pub(super) fn is_seeded(&self) -> bool {
@@ -115,6 +133,7 @@ impl Seeding {
         let number = self.index(&scope.index);
         let index = self.get_mut(number);
         index.root = Some(scope.root);
+        index.related = scope.related;
         index.definition = scope.definition;
         index.stage = if skip { Stage::Open } else { Stage::Settling };
     }
@@ -125,8 +144,10 @@ impl Seeding {
             self.indexes.push(Index {
                 name: name.clone(),
                 root: None,
+                related: None,
                 definition: SmolStr::default(),
                 stage: Stage::Open,
+                truncations: Vec::new(),
                 rows: Ledger::default(),
                 flying: 0,
                 skip_to: None,
@@ -162,9 +183,12 @@ impl Seeding {
         self.announced = false;
         self.completed = false;
         for index in &mut self.indexes {
-            if index.root.is_some() && !skip {
-                index.stage = Stage::Settling;
-            }
+            index.stage = match index.stage {
+                _ if index.root.is_some() && !skip => Stage::Settling,
+                // Its clear was given up.
+                Stage::Clearing => Stage::Truncated,
+                ref stage => stage.clone(),
+            };
             index.rows.clear_marks();
             index.cursor = None;
             index.saving = false;
@@ -172,9 +196,11 @@ impl Seeding {
         }
     }
 
-    /// The sink told how far an index is.
+    /// The sink told how far an index is. What it was seeded from may have been truncated meanwhile.
     pub(super) fn on_read(&mut self, index: u32, state: SeedState) {
-        self.get_mut(index).stage = match state {
+        let index = self.get_mut(index);
+        index.stage = match state {
+            _ if !index.truncations.is_empty() => Stage::Unseeded,
             SeedState::Unseeded => Stage::Unseeded,
             SeedState::Seeding(after) => Stage::Ready(after),
             SeedState::Seeded => Stage::Seeded,
@@ -192,7 +218,9 @@ impl Seeding {
         if self.scan.is_some() || !self.is_read() {
             return false;
         }
-        let busy = |stage: &Stage| matches!(stage, Stage::Unseeded | Stage::Clearing | Stage::Starting);
+        let busy = |stage: &Stage| {
+            matches!(stage, Stage::Truncated | Stage::Unseeded | Stage::Clearing | Stage::Starting)
+        };
         let table = self.indexes.iter().find_map(|index| {
             let root = index.root.as_ref().filter(|_| matches!(index.stage, Stage::Ready(_)))?;
             let waits =
@@ -231,6 +259,11 @@ impl Seeding {
     /// The rows that are owed, over all indexes.
     pub(super) fn rows_owed(&self) -> usize {
         self.indexes.iter().map(|index| index.rows.len()).sum()
+    }
+
+    /// Whether a truncation is owed.
+    pub(super) fn owes_truncation(&self) -> bool {
+        self.indexes.iter().any(|index| !index.truncations.is_empty())
     }
 
     /// Whether there is nothing left to seed.

@@ -19,10 +19,12 @@
 //! - Indented lines are the answer: a command, with the id that its answer echoes; `*` is what the observer hears;
 //!   `!` a misuse, which leaves the state unchanged.
 //! - `+users/1` is a row that was inserted or updated, `-users/2` one that was deleted, `+users/1~7` one that queries see
-//!   from token 7 on, `+orders/5{user=1->user=2}` one with its images; `@20` is a checkpoint. `users/1=a` is a document
+//!   from token 7 on, `+orders/5{user=1->user=2}` one with its images; `truncate:users,orders` are tables that were
+//!   emptied; `@20` is a checkpoint. `users/1=a` is a document
 //!   with its body, `-users/2` a tombstone, `users/3!throttled` and the like a failure of that document alone.
 //! - `start` stands for everything from `begin` to the seed states of its indexes: `users` is seeded, `users=unseeded` is
-//!   not, `users=after:3` resumes from a cursor, `books@users` has `users` for its root table.
+//!   not, `users=after:3` resumes from a cursor, `books@users` has `users` for its root table, `books@users+orders` is
+//!   built from `orders` too and from no other.
 //!
 //! With `UPDATE_TRANSCRIPTS=1` the expected parts are rewritten, and an id that an event leaves out is filled in: the
 //! oldest call that it can answer. The difference is then reviewed like code. The shape of it all is that of the

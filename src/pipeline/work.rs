@@ -186,6 +186,7 @@ impl<B> Pipeline<B> {
         for &slot in &unit.slots {
             self.seeding.get_mut(self.dirty.index_of(slot)).flying -= 1;
         }
+        self.dirty.count_again(&unit.slots, unit.changes);
         let (first, second) = unit.slots.split_at(unit.slots.len() / 2);
         for half in [second, first] {
             for (index, owed) in self.dirty.put_back(half) {
@@ -224,9 +225,9 @@ impl<B> Pipeline<B> {
         Some(Command::Flush { call, writes, caught_up })
     }
 
-    /// Nothing live is known to wait before the dirty set.
+    /// Nothing live is known to wait before the dirty set, nor to be cleared.
     fn is_intake_quiet(&self) -> bool {
-        self.capture.is_quiet() && self.resolve.is_empty()
+        self.capture.is_quiet() && self.resolve.is_empty() && !self.seeding.owes_truncation()
     }
 
     /// Whether nothing live is owed.

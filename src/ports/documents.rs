@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 use crate::change::{Change, Visibility};
 use crate::document::{Document, DocumentId};
 use crate::error::Fault;
-use crate::name::IndexName;
+use crate::name::{IndexName, TableName};
 use crate::ports::{SnapshotTable, TableNeeds};
 
 /// An index and where its documents come from.
@@ -18,6 +18,9 @@ pub struct IndexScope {
     pub index: IndexName,
     /// Its root table: each row of it is one document, whose key is the row's.
     pub root: SnapshotTable,
+    /// The other tables whose rows its documents are built from; `None` where nobody said, and then it may be any. When
+    /// one of them, or the root, is truncated, the index is emptied and seeded again.
+    pub related: Option<Vec<TableName>>,
     /// A fingerprint of how its documents are built. Where it differs from the one an index was seeded under, the index
     /// is seeded again.
     pub definition: SmolStr,
@@ -27,7 +30,13 @@ impl IndexScope {
     /// An index with a document for each row of `root`.
     #[must_use]
     pub fn new(index: IndexName, root: SnapshotTable) -> Self {
-        Self { index, root, definition: SmolStr::default() }
+        Self { index, root, related: None, definition: SmolStr::default() }
+    }
+
+    /// The same, built from the rows of these tables and of no others besides its root.
+    #[must_use]
+    pub fn with_related(self, tables: impl IntoIterator<Item = TableName>) -> Self {
+        Self { related: Some(tables.into_iter().collect()), ..self }
     }
 
     /// The same, built in the way that this fingerprint stands for.

@@ -10,7 +10,7 @@ use syncline::{
 };
 
 use crate::drive::{Drive, fault};
-use crate::model::{Late, OnWire, Snapshot, State, table};
+use crate::model::{Late, OnWire, Snapshot, State, related, table};
 use crate::op::{Answer, Effect, Kind};
 
 /// How many flushes the sink of this world takes at once.
@@ -167,12 +167,19 @@ impl Drive {
                     self.model.clear(&index);
                     self.mark("cleared");
                 }
+                if failed.is_none() {
+                    self.owed.on_cleared(&index);
+                }
                 done(call, failed)
             }
             Command::SaveCursor { call, index, seed, after } => {
                 if applies {
                     self.mark(if after.is_some() { "cursor saved" } else { "seeding began" });
-                    self.model.sink.seeds.insert(index, (seed, SeedState::Seeding(after)));
+                    let state = SeedState::Seeding(after.clone());
+                    self.model.sink.seeds.insert(index.clone(), (seed, state));
+                }
+                if failed.is_none() && after.is_none() {
+                    self.owed.on_started(&index);
                 }
                 done(call, failed)
             }
@@ -198,7 +205,13 @@ impl Drive {
     fn describe(&self, how: Answer) -> (Vec<IndexMapping>, Vec<IndexScope>) {
         let indexes = &self.model.indexes;
         let mut mappings: Vec<_> = indexes.iter().map(|index| IndexMapping::new(index.clone(), [])).collect();
-        let scope = |index: &syncline::IndexName| IndexScope::new(index.clone(), SnapshotTable::new(table()));
+        let scope = |index: &syncline::IndexName| {
+            let scope = IndexScope::new(index.clone(), SnapshotTable::new(table()));
+            match self.model.is_built_from_related(index) {
+                true => scope.with_related([related()]),
+                false => scope.with_related([]),
+            }
+        };
         let mut scopes: Vec<_> = indexes.iter().filter(|_| self.setup.scopes).map(scope).collect();
         match (how, scopes.first().cloned()) {
             (Answer::Wrong, Some(again)) => scopes.push(again),

@@ -12,6 +12,9 @@ use crate::op::{Answer, Op};
 /// No world that a searcher makes takes more steps than this to come to rest.
 const PATIENCE: usize = 20_000;
 
+/// Nor does one that is at rest take more until nothing is waited for.
+const REST: usize = 8;
+
 impl Drive {
     /// What happens next where nothing fails, in the least helpful order that is fair; `None` where nothing does.
     pub fn next_healthy(&self) -> Option<Op> {
@@ -32,8 +35,7 @@ impl Drive {
         self.timer().map(|_| Op::Deadline)
     }
 
-    /// Nothing is left to do, nor waits to be done again: a source that was opened again may be told once more what is
-    /// acknowledged already.
+    /// Nothing is left to do.
     pub fn is_settled(&self) -> bool {
         let status = self.status();
         self.finished.is_none()
@@ -41,8 +43,6 @@ impl Drive {
             && self.ready() == 0
             && self.told_idle
             && self.open.is_empty()
-            && !self.ack_pending
-            && !self.caught_up_pending
             && status.dirty + status.in_flight == 0
             && status.captured == status.durable
             && status.oldest_unacknowledged.is_none()
@@ -78,14 +78,18 @@ impl Drive {
         steps
     }
 
-    /// A run with nothing left to do is not woken again and again. The cursors of a backfill that has just ended are due
-    /// once more; the lag is read for as long as it can be.
+    /// A run with nothing left to do is not woken again and again. A call that has failed before is made once more: a
+    /// source that was opened again is told what is acknowledged already. The cursors of a backfill that has just ended
+    /// are due once more; the lag is read for as long as it can be.
     fn rest(&mut self) {
-        let waits = |drive: &Self| drive.timer().is_some_and(|(_, why)| why != Timer::Lag);
-        if waits(self) {
-            self.step(Op::Deadline);
+        for _ in 0..REST {
+            match self.next_healthy() {
+                None => return,
+                Some(Op::Deadline) if self.timer().is_some_and(|(_, why)| why == Timer::Lag) => return,
+                Some(op) => self.step(op),
+            }
         }
-        assert!(!waits(self), "nothing is left to do, but {:?} is waited for", self.timer());
+        panic!("nothing is left to do, but {:?} is open, {:?} waited for", self.open, self.timer());
     }
 
     /// A run with nothing left to do is drained, and has nothing to report.

@@ -25,9 +25,10 @@ impl Drive {
         let model = &self.model;
         writeln!(
             text,
-            "world {:?} {:?} log {} {:?} {} {:?} {:?}",
+            "world {:?} {:?} {:?} log {} {:?} {} {:?} {:?}",
             model.rows,
             model.transactions,
+            model.emptied(),
             model.log.len(),
             model.confirmed,
             model.stream,

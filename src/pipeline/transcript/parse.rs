@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{Body, Run};
-use crate::change::{Captured, Change, Position, Visibility};
+use crate::change::{Captured, Change, Position, Truncation, Visibility};
 use crate::config::{Config, FailurePolicies, FailurePolicy};
 use crate::document::{Document, DocumentId, Epoch};
 use crate::error::{Fault, FaultKind, RejectedDocument};
@@ -160,7 +160,8 @@ fn seed_state(text: &str) -> Parsed<SeedState> {
     }
 }
 
-/// `users`, `books@users` (another root table), `logs@-` (none), `users#v2` (a definition).
+/// `users`, `books@users` (another root table), `books@users+orders` (built from `orders` too, and from no other table),
+/// `logs@-` (no scope), `users#v2` (a definition).
 fn scope(text: &str) -> Parsed<(IndexMapping, Option<IndexScope>)> {
     let (text, definition) = text.split_once('#').unwrap_or((text, ""));
     let (index, table) = text.split_once('@').unwrap_or((text, text));
@@ -168,8 +169,12 @@ fn scope(text: &str) -> Parsed<(IndexMapping, Option<IndexScope>)> {
     let scope = match table {
         "-" => None,
         table => {
-            let root = SnapshotTable::new(TableName::new(table).map_err(|error| error.to_string())?);
-            Some(IndexScope::new(index.clone(), root).with_definition(definition))
+            let mut tables =
+                table.split('+').map(|table| TableName::new(table).map_err(|error| error.to_string()));
+            let root = tables.next().ok_or("an index has a root table")??;
+            let related = tables.collect::<Parsed<Vec<_>>>()?;
+            let scope = IndexScope::new(index.clone(), SnapshotTable::new(root)).with_definition(definition);
+            Some(if related.is_empty() { scope } else { scope.with_related(related) })
         }
     };
     Ok((IndexMapping::new(index, []), scope))
@@ -374,10 +379,15 @@ fn captured(word: &str) -> Parsed<Captured> {
         return Ok(Position(number(position)?).into());
     }
     let (word, token) = word.split_once('~').map_or((word, None), |(word, token)| (word, Some(token)));
+    let visibility = token.map(number).transpose()?.map(Visibility);
+    let name = |table: &str| TableName::new(table).map_err(|error| error.to_string());
+    if let Some(tables) = word.strip_prefix("truncate:") {
+        let tables = tables.split(',').map(name).collect::<Parsed<Vec<_>>>()?;
+        return Ok(Truncation { tables, visibility }.into());
+    }
     let (row, images) = word.strip_suffix('}').and_then(|word| word.split_once('{')).unwrap_or((word, ""));
     let (table, id) =
         row.split_once('/').ok_or_else(|| format!("`{word}` is no change or checkpoint: +users/1, @20"))?;
-    let name = |table: &str| TableName::new(table).map_err(|error| error.to_string());
     let mut change = match (table.strip_prefix('+'), table.strip_prefix('-')) {
         (Some(table), _) => Change::upsert(name(table)?, key(id)),
         (_, Some(table)) => Change::delete(name(table)?, key(id)),
@@ -386,7 +396,7 @@ fn captured(word: &str) -> Parsed<Captured> {
     let (before, after) = images.split_once("->").unwrap_or(("", images));
     change.before = image(before)?;
     change.after = image(after)?;
-    change.visibility = token.map(number).transpose()?.map(Visibility);
+    change.visibility = visibility;
     Ok(change.into())
 }
 
