@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use syncline::{Captured, Change, ColumnName, Position, Row, TableName, Value, Visibility};
+use syncline::{Captured, Change, ColumnName, Position, Row, TableName, Truncation, Value, Visibility};
 
-use crate::judge::Judge;
+use crate::judge::{Changed, Judge};
 use crate::plan::{Plan, Poison, Statement};
 use crate::tables::{Columns, Doc, Image, Shape, Tables, to_key};
 
@@ -12,7 +12,18 @@ use crate::tables::{Columns, Doc, Image, Shape, Tables, to_key};
 pub(crate) struct Logged {
     /// Where it ends.
     pub(crate) position: u64,
-    changes: Vec<Change>,
+    items: Vec<Captured>,
+}
+
+/// What statements did.
+#[derive(Default)]
+struct Applied {
+    /// As the log has it.
+    items: Vec<Captured>,
+    /// For the checks the whole images of each change, by the tables, in the order of the statements.
+    images: Vec<(usize, Vec<Image>)>,
+    /// The same of the rows that were there when their table was emptied.
+    emptied: Vec<(usize, Vec<Image>)>,
 }
 
 /// What makes the position of a consumer survive.
@@ -79,7 +90,7 @@ impl Database {
         };
         let _ = database.apply(shape, &plan.rows, 1, true);
         for (doc, body) in database.tables.documents(shape, 1) {
-            judge.on_truth(&doc, 1, true, Some(body.text));
+            judge.on_truth(&doc, 1, Changed::Itself, Some(body.text));
         }
         judge.on_checkpoint(1);
         database
@@ -95,44 +106,80 @@ impl Database {
         judge: &mut Judge,
     ) -> (u64, BTreeSet<Doc>) {
         let position = self.newest + 1 + statements.len() as u64 * 2;
-        let (mut changes, images) = self.apply(shape, statements, position, before_images);
-        for change in &mut changes {
-            change.visibility = Some(Visibility(position));
-        }
-        let (mut touched, mut itself) = (BTreeSet::new(), BTreeSet::new());
-        for (table, images) in images {
-            let (docs, lookups) = shape.touched(table, &images);
-            itself.extend(docs.iter().cloned());
-            touched.extend(docs);
-            for lookup in lookups {
-                touched.extend(self.tables.look_up(shape, &lookup, position));
+        let Applied { mut items, images, emptied } = self.apply(shape, statements, position, before_images);
+        let token = Some(Visibility(position));
+        for item in &mut items {
+            match item {
+                Captured::Change(change) => change.visibility = token,
+                Captured::Truncate(truncation) => truncation.visibility = token,
+                Captured::Checkpoint(_) | Captured::More => {}
             }
         }
-        for doc in &touched {
+        let (mut touched, itself) = self.touched(shape, &images, position);
+        let (by_emptying, emptied_itself) = self.touched(shape, &emptied, position);
+        for doc in touched.union(&by_emptying) {
             let body = self.tables.document(shape, doc, position);
-            judge.on_truth(doc, position, itself.contains(doc), body.map(|body| body.text));
+            let how = match (touched.contains(doc), itself.contains(doc)) {
+                (false, _) if emptied_itself.contains(doc) => Changed::ItselfByTruncation,
+                (false, _) => Changed::ByTruncation,
+                (true, false) => Changed::ByAnother,
+                (true, true) => Changed::Itself,
+            };
+            judge.on_truth(doc, position, how, body.map(|body| body.text));
         }
+        touched.extend(by_emptying);
         judge.on_checkpoint(position);
         self.newest = position;
-        self.log.push(Logged { position, changes });
+        self.log.push(Logged { position, items });
         let visible_at_us = self.visible.last().map_or(0, |(at, _)| *at).max(visible_at_us);
         self.visible.push((visible_at_us, position));
         (position, touched)
     }
 
-    /// Applies statements: the changes as the log has them, and the whole images of each for the checks.
-    fn apply(
-        &mut self,
+    /// The documents that these rows are a part of; and those of them whose own rows, or children, they are.
+    fn touched(
+        &self,
         shape: &Shape,
-        statements: &[Statement],
+        images: &[(usize, Vec<Image>)],
         at: u64,
-        before_images: bool,
-    ) -> (Vec<Change>, Vec<(usize, Vec<Image>)>) {
-        let (mut changes, mut images) = (Vec::new(), Vec::new());
+    ) -> (BTreeSet<Doc>, BTreeSet<Doc>) {
+        let (mut touched, mut itself) = (BTreeSet::new(), BTreeSet::new());
+        for (table, images) in images {
+            let (docs, lookups) = shape.touched(*table, images);
+            itself.extend(docs.iter().cloned());
+            touched.extend(docs);
+            for lookup in lookups {
+                touched.extend(self.tables.look_up(shape, &lookup, at));
+            }
+        }
+        (touched, itself)
+    }
+
+    /// Removes every row of a table: the images of those that were there.
+    fn empty(&mut self, table: usize, at: u64) -> Vec<Image> {
+        let images = self.tables.scan(table, None, at).map(|(key, columns)| image(key, columns));
+        let images: Vec<Image> = images.collect();
+        for image in &images {
+            self.tables.set(table, image.key.clone(), at, None);
+        }
+        images
+    }
+
+    fn apply(&mut self, shape: &Shape, statements: &[Statement], at: u64, before_images: bool) -> Applied {
+        let mut applied = Applied::default();
         for (number, statement) in statements.iter().enumerate() {
-            let (Statement::Put { table, .. }
-            | Statement::Remove { table, .. }
-            | Statement::Rekey { table, .. }) = statement;
+            let table = match statement {
+                Statement::Put { table, .. }
+                | Statement::Remove { table, .. }
+                | Statement::Rekey { table, .. } => table,
+                Statement::Truncate { tables } => {
+                    let numbers = tables.iter().filter_map(|table| shape.table(table));
+                    applied.emptied.extend(numbers.map(|table| (table, self.empty(table, at))));
+                    let names = tables.iter().filter(|table| shape.table(table).is_some());
+                    applied.items.push(Truncation::new(names.map(|name| table_name(name))).into());
+                    continue;
+                }
+            };
             let Some(table) = shape.table(table) else { continue };
             let value = at * 1000 + number as u64;
             let (from, to, new) = match statement {
@@ -141,6 +188,7 @@ impl Database {
                     (key, key, Some(Columns { refs, value, bytes: *bytes, poison: *poison }))
                 }
                 Statement::Remove { key, .. } => (key, key, None),
+                Statement::Truncate { .. } => continue,
                 Statement::Rekey { from, to, .. } => {
                     let Some(old) = self.tables.get(table, from, at) else { continue };
                     if from == to || self.tables.get(table, to, at).is_some() {
@@ -156,19 +204,15 @@ impl Database {
             if old.is_none() && new.is_none() {
                 continue;
             }
-            let image = |key: &[i64], columns: &Columns| Image {
-                key: key.to_vec(),
-                refs: columns.refs.iter().copied().map(Some).collect(),
-            };
             let both = [old.as_ref().map(|old| image(from, old)), new.as_ref().map(|new| image(to, new))];
-            images.push((table, both.into_iter().flatten().collect()));
+            applied.images.push((table, both.into_iter().flatten().collect()));
             self.tables.set(table, from.clone(), at, None);
             self.tables.set(table, to.clone(), at, new.clone());
-            let name = TableName::new(shape.table_name(table)).expect("a table of the schema has a name");
+            let name = table_name(shape.table_name(table));
             let row = |key: &[i64], columns: &Columns| row(shape, table, key, columns);
             let before = old.as_ref().filter(|_| before_images).map(|old| row(from, old));
             if from != to && !before_images {
-                changes.push(Change::delete(name.clone(), to_key(from)));
+                applied.items.push(Change::delete(name.clone(), to_key(from)).into());
             }
             let mut change = match &new {
                 Some(_) => Change::upsert(name, to_key(to)),
@@ -176,9 +220,9 @@ impl Database {
             };
             change.before = before;
             change.after = new.as_ref().map(|new| row(to, new));
-            changes.push(change);
+            applied.items.push(change.into());
         }
-        (changes, images)
+        applied
     }
 
     /// The newest position that readers see.
@@ -225,15 +269,15 @@ impl Database {
         let mut portion = Portion { items: Vec::new(), again: 0 };
         while portion.items.len() < most {
             let Some(logged) = self.log.get(session.transaction) else { break };
-            match logged.changes.get(session.change) {
-                Some(change) => {
-                    portion.items.push(change.clone().into());
+            match logged.items.get(session.change) {
+                Some(item) => {
+                    portion.items.push(item.clone());
                     portion.again += u64::from(logged.position <= self.best_confirmed);
                     session.change += 1;
                 }
                 None => {
                     // What no table of the schema shows is told by the next keepalive alone.
-                    if !logged.changes.is_empty() {
+                    if !logged.items.is_empty() {
                         portion.items.push(Position(logged.position - base).into());
                         session.checkpoint = logged.position;
                     }
@@ -243,6 +287,11 @@ impl Database {
             }
         }
         Some(portion)
+    }
+
+    /// Whether the open session has more to give.
+    pub(crate) fn has_more(&self) -> bool {
+        self.session.is_some_and(|session| session.transaction < self.log.len())
     }
 
     /// The checkpoint of an idle session: everything there is has been given.
@@ -270,7 +319,7 @@ impl Database {
                 return false;
             }
             session.transaction -= 1;
-            session.change = before.changes.len();
+            session.change = before.items.len();
         }
         let before = session.change;
         session.change = session.change.saturating_sub(items);
@@ -319,8 +368,16 @@ impl Database {
     /// The changes of the transaction that ends at a position.
     pub(crate) fn changes_at(&self, position: u64) -> usize {
         let at = self.log.binary_search_by_key(&position, |logged| logged.position);
-        at.map_or(0, |at| self.log[at].changes.len())
+        at.map_or(0, |at| self.log[at].items.len())
     }
+}
+
+fn image(key: &[i64], columns: &Columns) -> Image {
+    Image { key: key.to_vec(), refs: columns.refs.iter().copied().map(Some).collect() }
+}
+
+fn table_name(name: &str) -> TableName {
+    TableName::new(name).expect("a table of the schema has a name")
 }
 
 /// The columns of a table's rows, as changes name them: those of the key, then the refs of its own.

@@ -93,17 +93,20 @@ pub fn draw(seed: u64) -> (Plan, Options) {
     let schema = schema(&mut Random::new(seed, "schema"), before_images);
     let random = &mut Random::new(seed, "workload");
     let rows = (0..options.rows).map(|_| put(random, &schema, &options)).collect();
-    let workload = (0..options.transactions).map(|_| transaction(random, &schema, &options)).collect();
+    let mut workload: Vec<_> =
+        (0..options.transactions).map(|_| transaction(random, &schema, &options)).collect();
     let settings = &mut Random::new(seed, "settings");
     let sink = sink(settings);
     let mut source = source(settings, before_images);
     source.restarts_positions = contract.permille(400);
     source.refuses_builds = contract.permille(400);
+    source.says_more = contract.permille(300);
     let mut faults = faults(&mut Random::new(seed, "faults"), &options, &schema);
     // Where nothing goes wrong, nothing does.
     if !faults.is_empty() {
         faults.extend(situations::more(contract, &options, &schema, churns));
     }
+    truncations(&mut Random::new(seed, "truncations"), &mut workload, &schema);
     let plan = Plan {
         title: format!("seed {seed}"),
         seed,
@@ -249,6 +252,23 @@ fn transaction(random: &mut Random, schema: &Schema, options: &Options) -> Trans
     Transaction { after_ms, statements: (0..count).map(|_| statement(random, schema, options)).collect() }
 }
 
+/// Some transactions empty tables, before whatever else they do.
+fn truncations(random: &mut Random, workload: &mut [Transaction], schema: &Schema) {
+    if workload.is_empty() || random.permille(650) {
+        return;
+    }
+    for _ in 0..random.between(1, 3) {
+        let at = random.below(workload.len() as u64) as usize;
+        let several = random.permille(250);
+        let tables = schema.tables.iter().filter(|_| several && random.permille(400));
+        let mut tables: Vec<String> = tables.map(|table| table.name.clone()).collect();
+        if tables.is_empty() {
+            tables.push(schema.tables[random.below(schema.tables.len() as u64) as usize].name.clone());
+        }
+        workload[at].statements.insert(0, Statement::Truncate { tables });
+    }
+}
+
 fn span(random: &mut Random, most: &[u64]) -> Span {
     let max = random.pick(most);
     Span { min: random.below(max + 1), max }
@@ -266,6 +286,7 @@ fn source(random: &mut Random, before_images: bool) -> Source {
         query_us: span(random, &[0, 2_000, 20_000]),
         refuses_builds: false,
         restarts_positions: false,
+        says_more: false,
     }
 }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use syncline::{Seed, SeedState};
 
-use crate::judge::{Broken, Judge};
+use crate::judge::{Broken, Judge, Standing};
 use crate::outcome::Check;
 use crate::random::mix;
-use crate::tables::{Body, Doc};
+use crate::tables::{Body, Doc, to_key};
 
 /// Which run wrote, and which of its builds.
 pub(crate) type Version = (u64, u64);
@@ -206,6 +206,7 @@ impl Index {
                 if order > self.cleared[index] {
                     self.cleared[index] = order;
                     self.replace(index, generation);
+                    judge.on_cleared(index);
                 }
             }
             Op::Marker { generation, seed, state } => {
@@ -249,6 +250,22 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    /// How a document stands with whoever goes on with a stream.
+    pub(crate) fn standing(&self, doc: &Doc, is_stream: impl Fn(&Seed) -> bool) -> Standing {
+        let physical = self.generation(doc.index);
+        let marker = physical.and_then(|physical| physical.marker.as_ref());
+        let is_to_be_scanned = match marker.filter(|(seed, _)| is_stream(seed)) {
+            Some((_, SeedState::Seeded)) => false,
+            Some((_, SeedState::Seeding(Some(after)))) => to_key(&doc.key) > *after,
+            Some((_, SeedState::Seeding(None) | SeedState::Unseeded)) | None => true,
+        };
+        Standing {
+            is_held: self.current[doc.index].is_some_and(|current| self.body(current, doc).is_some()),
+            is_to_be_scanned,
+            is_recorded: self.recorded.contains_key(doc),
+        }
     }
 
     fn replace(&mut self, index: usize, generation: u64) {

@@ -14,14 +14,39 @@ pub(crate) type Broken = (Check, String);
 /// What a document was, from which position on.
 type History = Vec<(u64, Option<Arc<str>>)>;
 
+/// How a document changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Changed {
+    /// A row of its own did, or of its children.
+    Itself,
+    /// A row did that it refers to.
+    ByAnother,
+    /// Its own rows, or those of its children, were truncated, and it changed in no other way.
+    ItselfByTruncation,
+    /// Rows that it refers to were.
+    ByTruncation,
+}
+
+/// What is known of a document's index, as far as it decides whether a confirm may pass the document.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    /// The document is in the index.
+    pub(crate) is_held: bool,
+    /// Whoever goes on with the seeding of the index will come to it.
+    pub(crate) is_to_be_scanned: bool,
+    /// It stands in quarantine.
+    pub(crate) is_recorded: bool,
+}
+
 /// What is known of the documents, beside the engine.
 #[derive(Default)]
 pub(crate) struct Judge {
     /// What each document ever was by the tables. Before its first entry there was none.
     history: BTreeMap<Doc, History>,
-    /// The documents by the positions at which they changed, and whether a row of their own did, not only one that they
-    /// refer to.
-    changed: BTreeMap<u64, Vec<(Doc, bool)>>,
+    /// The documents by the positions at which they changed.
+    changed: BTreeMap<u64, Vec<(Doc, Changed)>>,
+    /// For each index the position at which it was cleared last.
+    cleared: BTreeMap<usize, u64>,
     /// Where a row of their own changed last.
     changed_itself: BTreeMap<Doc, u64>,
     /// The newest state of each document that was ever durable: its place in the history.
@@ -38,8 +63,8 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    /// A document became this at a position; by a row of its own, or by one that it refers to.
-    pub(crate) fn on_truth(&mut self, doc: &Doc, at: u64, itself: bool, text: Option<Arc<str>>) {
+    /// A document became this at a position.
+    pub(crate) fn on_truth(&mut self, doc: &Doc, at: u64, how: Changed, text: Option<Arc<str>>) {
         let history = self.history.entry(doc.clone()).or_insert_with(|| vec![(0, None)]);
         let last = history.last_mut().expect("a history begins with nothing");
         if last.1 == text {
@@ -50,10 +75,29 @@ impl Judge {
         } else {
             history.push((at, text));
         }
-        self.changed.entry(at).or_default().push((doc.clone(), itself));
-        if itself {
+        self.changed.entry(at).or_default().push((doc.clone(), how));
+        if matches!(how, Changed::Itself | Changed::ItselfByTruncation) {
             self.changed_itself.insert(doc.clone(), at);
         }
+    }
+
+    /// An index was cleared. What is not there then, nor will be scanned, is rightly not there.
+    pub(crate) fn on_cleared(&mut self, index: usize) {
+        self.cleared.insert(index, self.checkpoints.last().copied().unwrap_or_default());
+    }
+
+    /// Whether the document of a change is missing for a reason that is as durable as the document would be: its index was
+    /// cleared since, or, where rows of it were truncated, was empty anyway; and its row was gone by then, or is by now, or
+    /// will be scanned.
+    fn is_rightly_missing(&self, doc: &Doc, at: u64, how: Changed, standing: Standing) -> bool {
+        let history = self.history.get(doc).map_or(&[][..], Vec::as_slice);
+        let is_gone = !standing.is_held && history.last().is_none_or(|(_, text)| text.is_none());
+        let later = is_gone || standing.is_to_be_scanned;
+        let cleared = self.cleared.get(&doc.index).filter(|cleared| **cleared >= at);
+        let was_gone =
+            |cleared: &u64| history.get(self.place(doc, *cleared)).is_none_or(|(_, text)| text.is_none());
+        let truncated = matches!(how, Changed::ItselfByTruncation | Changed::ByTruncation);
+        (truncated && later) || cleared.is_some_and(|cleared| later || was_gone(cleared))
     }
 
     /// Someone refuses a document for its content.
@@ -104,7 +148,7 @@ impl Judge {
         &mut self,
         since: u64,
         position: u64,
-        recorded: &BTreeMap<Doc, Version>,
+        standing: impl Fn(&Doc) -> Standing,
     ) -> Result<(), Broken> {
         if !self.checkpoints.contains(&position) {
             let what = format!("@{position} was confirmed, which stands inside a transaction");
@@ -115,14 +159,20 @@ impl Judge {
             return Ok(());
         }
         for (at, docs) in self.changed.range(from + 1..=position) {
-            for (doc, itself) in docs {
+            for (doc, how) in docs {
                 let durable = self.durable.get(doc).copied().unwrap_or_default();
-                if durable >= self.place(doc, *at) || recorded.contains_key(doc) {
+                if durable >= self.place(doc, *at) {
+                    continue;
+                }
+                let standing = standing(doc);
+                if standing.is_recorded || self.is_rightly_missing(doc, *at, *how, standing) {
                     continue;
                 }
                 // Who refers to a row is looked up later than it changed. One that has turned away by then is not found,
                 // and is owed by the change that turned it.
-                if !itself && self.changed_itself.get(doc).is_some_and(|turned| turned > at) {
+                if *how == Changed::ByAnother
+                    && self.changed_itself.get(doc).is_some_and(|turned| turned > at)
+                {
                     continue;
                 }
                 if self.refused.contains(doc) {

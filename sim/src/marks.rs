@@ -92,6 +92,10 @@ marks! {
     ChildLeft => "a child deleted or moved",
     /// A row was given another key.
     Rekeyed => "a key changed",
+    /// A table was truncated of which rows were a part of documents.
+    Truncated => "a table truncated",
+    /// The same while a table was being scanned.
+    TruncatedUnderScan => "a table truncated under a scan",
     /// The stream gave changes twice in one opening.
     Redelivered => "changes given twice in one opening",
     /// An idle stream gave a checkpoint that was confirmed.

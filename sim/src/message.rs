@@ -39,7 +39,7 @@ pub(crate) enum Call {
     Open,
     Stream { session: u64 },
     Confirm { incarnation: u64, position: u64 },
-    Scan { table: usize, after: Option<Vec<i64>>, incarnation: u64 },
+    Scan { table: usize, after: Option<Vec<i64>>, visible: u64, incarnation: u64 },
     Resolve { lookups: Vec<Lookup>, visible: u64 },
     Build { docs: Vec<Doc>, visible: u64 },
     Lag,

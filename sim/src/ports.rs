@@ -78,9 +78,15 @@ impl ChangeCapture for Capture {
         self.0.ask(Node::Database, call).await.map(drop)
     }
 
-    async fn snapshot(&self, table: &SnapshotTable, after: Option<&Key>) -> Result<KeyStream, Fault> {
+    async fn snapshot_seeing(
+        &self,
+        table: &SnapshotTable,
+        after: Option<&Key>,
+        visibility: Option<Visibility>,
+    ) -> Result<KeyStream, Fault> {
         let number = self.0.world.shape.table(table.table.table()).ok_or_else(unexpected)?;
-        let first = page(&self.0, number, after.map(from_key)).await?;
+        let visible = visibility.map_or(0, |token| token.0);
+        let first = page(&self.0, number, after.map(from_key), visible).await?;
         self.0.world.with(|state| state.gauges.scans_open = true);
         let client = self.0.clone();
         let rows = stream::unfold((Some(first), after.map(from_key)), move |(page_now, last)| {
@@ -92,7 +98,7 @@ impl ChangeCapture for Capture {
                         client.world.with(|state| state.gauges.scans_open = false);
                         return None;
                     }
-                    match timeout(SILENCE, page(&client, number, last.clone())).await {
+                    match timeout(SILENCE, page(&client, number, last.clone(), visible)).await {
                         Ok(Ok(next)) => (keys, end) = next,
                         Ok(Err(fault)) => return Some((Err(fault), (None, None))),
                         Err(_) => {
@@ -130,9 +136,9 @@ async fn more(client: &Client, session: u64) -> Result<Vec<Captured>, Fault> {
 
 type Page = (VecDeque<Vec<i64>>, bool);
 
-async fn page(client: &Client, table: usize, after: Option<Vec<i64>>) -> Result<Page, Fault> {
+async fn page(client: &Client, table: usize, after: Option<Vec<i64>>, visible: u64) -> Result<Page, Fault> {
     let incarnation = client.incarnation.load(Ordering::Relaxed);
-    match client.ask(Node::Database, Call::Scan { table, after, incarnation }).await? {
+    match client.ask(Node::Database, Call::Scan { table, after, visible, incarnation }).await? {
         Answer::Rows { keys, end } => Ok((keys.into(), end)),
         _ => Err(unexpected()),
     }
@@ -232,7 +238,12 @@ impl DocumentBuilder for Documents {
         let scope = |(index, name): (usize, &IndexName)| {
             let table = world.shape.table_name(world.shape.root(index));
             let root = SnapshotTable::new(TableName::new(table).expect("a table of the schema has a name"));
-            IndexScope::new(name.clone(), root).with_definition(self.0.definitions[index].to_string())
+            let related = world.shape.related(index).map(|table| {
+                TableName::new(world.shape.table_name(table)).expect("a table of the schema has a name")
+            });
+            IndexScope::new(name.clone(), root)
+                .with_related(related)
+                .with_definition(self.0.definitions[index].to_string())
         };
         world.names.iter().enumerate().map(scope).collect()
     }

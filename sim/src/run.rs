@@ -161,6 +161,12 @@ async fn commit(world: &World, transaction: &Transaction) {
             Statement::Remove { .. } if unseen => world.mark(Mark::VanishedUnseen),
             Statement::Remove { table, .. } if is_child(world, table) => world.mark(Mark::ChildLeft),
             Statement::Rekey { .. } => world.mark(Mark::Rekeyed),
+            Statement::Truncate { .. } if !touched.is_empty() => {
+                world.mark(Mark::Truncated);
+                if world.with(|state| state.gauges.scans_open) {
+                    world.mark(Mark::TruncatedUnderScan);
+                }
+            }
             _ => {}
         }
     }

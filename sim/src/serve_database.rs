@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use syncline::Position;
+use syncline::{Captured, Position, Seed};
 
 use crate::marks::Mark;
 use crate::message::{Answer, Call, Failed, Reply, Request};
@@ -12,7 +12,7 @@ use crate::outcome::Check;
 use crate::plan::{Point, Poison};
 use crate::serve::{done, pause};
 use crate::tables::Body;
-use crate::world::{State, World};
+use crate::world::{State, World, incarnation_of};
 
 pub(crate) async fn perform(world: &World, request: &Request, nth: u32) -> Reply {
     let query = world.plan.source.query_us;
@@ -23,15 +23,15 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32) -> Reply
             // Whoever had the stream open learns that it is gone.
             world.streamed.notify_waiters();
             // What was committed before the resume point is in no stream: readers must see all of it.
-            let created = world.with(|state| state.database.created.last().copied());
-            seen(world, created.unwrap_or_default())?;
+            let confirmed = world.with(|state| state.database.slot.as_ref().map(|slot| slot.confirmed));
+            seen(world, confirmed.unwrap_or_default())?;
             Ok(Answer::Opened { incarnation, session })
         }
         Call::Stream { session } => stream(world, *session).await,
         Call::Confirm { incarnation, position } => confirm(world, *incarnation, *position),
-        Call::Scan { table, after, incarnation } => {
+        Call::Scan { table, after, visible, incarnation } => {
             pause(world, query, Point::Scan, nth).await;
-            scan(world, *table, after.as_deref(), *incarnation)
+            scan(world, *table, after.as_deref(), *visible, *incarnation)
         }
         Call::Resolve { lookups, visible } => {
             pause(world, query, Point::Resolve, nth).await;
@@ -99,6 +99,9 @@ async fn stream(world: &World, session: u64) -> Reply {
     if portion.again > 0 {
         world.mark(Mark::AcknowledgedAgain);
     }
+    if world.plan.source.says_more && world.with(|state| state.database.has_more()) {
+        portion.items.push(Captured::More);
+    }
     if portion.items.is_empty() {
         let newest = world.with(|state| state.database.idle());
         portion.items.push(Position(newest).into());
@@ -115,7 +118,8 @@ fn confirm(world: &World, incarnation: u64, position: u64) -> Reply {
         let (since, before) = (slot.created_at, slot.confirmed);
         database.confirm(incarnation, position, durable_each)?;
         gauges.flushed_since_confirm = false;
-        let verdict = judge.on_confirm(since, position, &index.recorded);
+        let is_stream = |seed: &Seed| incarnation_of(seed.stream.as_str()) == Some(incarnation);
+        let verdict = judge.on_confirm(since, position, |doc| index.standing(doc, is_stream));
         let mut marks = Vec::new();
         if since > 1 && database.base(incarnation) > 0 {
             marks.push(Mark::PositionsRestarted);
@@ -146,7 +150,7 @@ fn confirm(world: &World, incarnation: u64, position: u64) -> Reply {
     }
 }
 
-fn scan(world: &World, table: usize, after: Option<&[i64]>, incarnation: u64) -> Reply {
+fn scan(world: &World, table: usize, after: Option<&[i64]>, visible: u64, incarnation: u64) -> Reply {
     let number = usize::try_from(incarnation).ok().and_then(|number| number.checked_sub(1));
     let created = world.with(|state| state.database.created.get(number?).copied());
     let Some(created) = created else {
@@ -154,7 +158,7 @@ fn scan(world: &World, table: usize, after: Option<&[i64]>, incarnation: u64) ->
         return done();
     };
     // What was committed before the stream begins is in no stream: a reader must see all of it.
-    let at = seen(world, created)?;
+    let at = seen(world, created.max(visible))?;
     let rows = world.plan.source.page_rows.max(1);
     Ok(world.with(|state| {
         let mut keys: Vec<Vec<i64>> = Vec::new();

@@ -144,6 +144,13 @@ impl Shape {
         self.indexes[index].root
     }
 
+    /// The tables besides its root that the documents of an index are made of.
+    pub(crate) fn related(&self, index: usize) -> impl Iterator<Item = usize> + '_ {
+        let index = &self.indexes[index];
+        let joined = index.children.iter().chain(&index.parents).map(|(table, _)| *table);
+        joined.chain(index.everywhere)
+    }
+
     pub(crate) fn refs(&self, table: usize) -> &[(usize, Option<usize>)] {
         &self.tables[table].refs
     }

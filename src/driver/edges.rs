@@ -121,9 +121,10 @@ where
                 let span = tracing::debug_span!("cursor", call = call.0, %index);
                 done(call, self.sink.save_cursor(&index, &seed, after.as_ref()).instrument(span).await)
             }
-            Command::Scan { call, table, after } => {
+            Command::Scan { call, table, after, visibility } => {
                 let span = tracing::debug_span!("scan", call = call.0, table = %table.table);
-                Answer::Scan(call, self.capture.snapshot(&table, after.as_ref()).instrument(span).await)
+                let rows = self.capture.snapshot_seeing(&table, after.as_ref(), visibility);
+                Answer::Scan(call, rows.instrument(span).await)
             }
             Command::MarkSeeded { call, index, seed } => {
                 let span = tracing::debug_span!("mark", call = call.0, %index);

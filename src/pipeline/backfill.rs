@@ -275,6 +275,7 @@ impl<B> Pipeline<B> {
             return;
         }
         index.stage = Stage::Seeded;
+        index.sees = None;
         let name = index.name.clone();
         self.notify(Notice::IndexSeeded(name));
     }

@@ -207,6 +207,9 @@ impl<B: fmt::Debug> Pipeline<B> {
                 index.stage,
                 index.skip_to
             )?;
+            if index.sees.is_some() {
+                write!(text, " sees {:?}", index.sees)?;
+            }
             for handle in &index.truncations {
                 write!(text, " truncated by {}", self.change(*handle))?;
             }

@@ -480,6 +480,7 @@ impl<B> Pipeline<B> {
                 call: next,
                 table: scan.table.clone(),
                 after: scan.after.clone(),
+                visibility: self.seeding.sees(scan),
             }),
             Purpose::MarkSeeded(index) => self.seeding.seed(index).map(|seed| Command::MarkSeeded {
                 call: next,

@@ -299,6 +299,8 @@ pub enum Command<B> {
         table: SnapshotTable,
         /// Only rows after this key.
         after: Option<Key>,
+        /// What it must show.
+        visibility: Option<Visibility>,
     },
     /// Mark an index as seeded.
     MarkSeeded {

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use smol_str::SmolStr;
 
+use crate::change::Visibility;
 use crate::name::{IndexName, StreamId, TableName};
 use crate::pipeline::ledger::{Handle, Ledger};
 use crate::pipeline::protocol::CallId;
@@ -55,6 +56,8 @@ pub(super) struct Index {
     pub(super) stage: Stage,
     /// The truncations that are owed until it is cleared.
     pub(super) truncations: Vec<Handle>,
+    /// What its scan must see: what was written before it was cleared comes in no change any more.
+    pub(super) sees: Option<Visibility>,
     /// The rows that are owed, with the cursors between them.
     pub(super) rows: Ledger<Key>,
     /// Its documents in flight.
@@ -148,6 +151,7 @@ impl Seeding {
                 definition: SmolStr::default(),
                 stage: Stage::Open,
                 truncations: Vec::new(),
+                sees: None,
                 rows: Ledger::default(),
                 flying: 0,
                 skip_to: None,
@@ -183,13 +187,14 @@ impl Seeding {
         self.announced = false;
         self.completed = false;
         for index in &mut self.indexes {
-            index.stage = match index.stage {
-                _ if index.root.is_some() && !skip => Stage::Settling,
+            if index.root.is_some() && !skip {
+                index.stage = Stage::Settling;
+            } else if index.stage == Stage::Clearing {
                 // Its clear was given up.
-                Stage::Clearing => Stage::Truncated,
-                ref stage => stage.clone(),
-            };
+                index.stage = Stage::Truncated;
+            }
             index.rows.clear_marks();
+            index.sees = None;
             index.cursor = None;
             index.saving = false;
             index.skip_to = None;
@@ -254,6 +259,11 @@ impl Seeding {
         }
         self.scan = Some(Scan { open: None, table, after, members, attempt: 1, since: None });
         true
+    }
+
+    /// What the snapshot of a scan must see.
+    pub(super) fn sees(&self, scan: &Scan) -> Option<Visibility> {
+        scan.members.iter().filter_map(|member| self.get(*member).sees).max()
     }
 
     /// The rows that are owed, over all indexes.

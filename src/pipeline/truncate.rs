@@ -3,8 +3,8 @@
 //! A truncation is a barrier, and owed like a change. Every index that is built from one of its tables goes back to where
 //! it was before it was first seeded: its gate is shut, its flights settle, it is cleared, and its root table is scanned
 //! again. The truncation is owed until the clear is durable; from then on a crash finds an index that is not seeded, which
-//! is cleared and scanned once more. Whatever is built after the barrier reads a snapshot in which the tables are empty, so
-//! what was inserted since is kept, whether the stream or the scan tells of it.
+//! is cleared and scanned once more. Whatever is built or scanned after the barrier is read from a snapshot in which the
+//! truncation can be seen: no row that is gone comes back, and none is missed that was written before the clear.
 //!
 //! Why scan a root table that was emptied? Where the source gives a truncation once more that it had been told to be
 //! durable, the changes behind it need not come again, and their documents have just been cleared. The scan costs what was
@@ -25,9 +25,14 @@ impl<B> Pipeline<B> {
         self.visibility = self.visibility.max(truncation.visibility);
         let mut again = Vec::new();
         for number in self.numbers() {
-            let index = self.seeding.get(number);
-            if truncation.tables.iter().any(|table| index.is_built_from(table)) && self.shut(number, handle) {
-                again.push(self.seeding.get(number).name.clone());
+            let index = self.seeding.get_mut(number);
+            if !truncation.tables.iter().any(|table| index.is_built_from(table)) {
+                continue;
+            }
+            index.sees = index.sees.max(truncation.visibility);
+            let name = index.name.clone();
+            if self.shut(number, handle) {
+                again.push(name);
             }
         }
         self.ack.changes.settle(handle);
@@ -54,9 +59,9 @@ impl<B> Pipeline<B> {
             return Some(alloc::format!("{truncation:?}: no index has a scope to be rebuilt from"));
         }
         let skips = |index: &&seeding::Index| {
-            truncation.tables.iter().any(|table| {
-                index.is_built_from(table) && index.root.as_ref().is_none_or(|root| root.table != *table)
-            })
+            let mut tables = truncation.tables.iter();
+            let is_emptied = index.root.as_ref().is_some_and(|root| truncation.tables.contains(&root.table));
+            !is_emptied && tables.any(|table| index.is_built_from(table))
         };
         let index = scoped().find(skips).filter(|_| self.config.skip_backfill)?;
         Some(alloc::format!(

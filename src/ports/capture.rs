@@ -5,7 +5,7 @@ use core::future::Future;
 
 use futures::stream::{self, BoxStream};
 
-use crate::change::{Captured, Position};
+use crate::change::{Captured, Position, Visibility};
 use crate::error::Fault;
 use crate::name::{ColumnName, StreamId, TableName};
 use crate::row::Key;
@@ -60,8 +60,8 @@ impl core::fmt::Debug for Opened {
 ///
 /// - once [`open`](Self::open) has returned, every later change is in the stream, of this opening or of a later one under
 ///   the same [`StreamId`]; a position that is lost or recreated has another id;
-/// - and every change before it can be seen by whoever builds documents or scans tables, because it is in no stream: where
-///   those read from a replica, a new resume point waits until that has come to it;
+/// - and every change before its resume point can be seen by whoever builds documents or scans tables, because it is in no
+///   stream: where those read from a replica, it waits until that has come to it;
 /// - what was not confirmed is given again by the next opening;
 /// - a [`Checkpoint`](Captured::Checkpoint) stands only where the source can resume, and never inside a transaction.
 ///
@@ -100,6 +100,19 @@ pub trait ChangeCapture: Send + Sync + 'static {
     ) -> impl Future<Output = Result<KeyStream, Fault>> + Send {
         let _ = (table, after);
         async { Ok::<KeyStream, Fault>(alloc::boxed::Box::pin(stream::empty())) }
+    }
+
+    /// The same, from rows in which `visibility`, where given, can be seen; where it cannot yet, the answer is
+    /// [`Fault::not_yet`]. Asked for in place of [`snapshot`](Self::snapshot). Default: that, for a source whose tables show
+    /// whatever it has streamed.
+    fn snapshot_seeing(
+        &self,
+        table: &SnapshotTable,
+        after: Option<&Key>,
+        visibility: Option<Visibility>,
+    ) -> impl Future<Output = Result<KeyStream, Fault>> + Send {
+        let _ = visibility;
+        self.snapshot(table, after)
     }
 
     /// How many bytes the resume point trails the source's newest position; `None` where that is unknown. Asked for now

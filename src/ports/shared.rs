@@ -38,6 +38,7 @@ impl<C: ChangeCapture> ChangeCapture for Arc<C> {
         async call fn open(&self) -> Opened;
         async call fn confirm(&self, stream: &StreamId, position: Position) -> ();
         async call fn snapshot(&self, table: &SnapshotTable, after: Option<&Key>) -> KeyStream;
+        async call fn snapshot_seeing(&self, table: &SnapshotTable, after: Option<&Key>, visibility: Option<Visibility>) -> KeyStream;
         async call fn lag(&self) -> Option<u64>;
     }
 }

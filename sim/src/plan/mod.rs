@@ -131,6 +131,11 @@ pub enum Statement {
         /// The key after.
         to: Vec<i64>,
     },
+    /// Empties tables at once. The stream tells of it in one item.
+    Truncate {
+        /// The tables.
+        tables: Vec<String>,
+    },
 }
 
 /// Who will not have the documents of which a row is the root, until the world is healed.
@@ -193,6 +198,9 @@ pub struct Source {
     /// Whether the positions of a stream that takes the place of a lost one begin again, so that those of the old one mean
     /// something else to it.
     pub restarts_positions: bool,
+    /// Whether the stream says so where more of its log follows than it has given.
+    #[serde(skip_serializing_if = "is_default")]
+    pub says_more: bool,
 }
 
 /// How the index behaves.

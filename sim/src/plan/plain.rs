@@ -18,6 +18,7 @@ impl Default for Source {
             query_us: NONE,
             refuses_builds: false,
             restarts_positions: false,
+            says_more: false,
         }
     }
 }

@@ -49,14 +49,18 @@ fn drop_table(plan: &mut Plan, dropped: usize) -> bool {
         drop_refs(plan, at, &name);
     }
     plan.schema.tables.remove(dropped);
-    let of_another = |statement: &Statement| match statement {
+    let of_another = |statement: &mut Statement| match statement {
         Statement::Put { table, .. } | Statement::Remove { table, .. } | Statement::Rekey { table, .. } => {
             *table != name
         }
+        Statement::Truncate { tables } => {
+            tables.retain(|table| *table != name);
+            !tables.is_empty()
+        }
     };
-    plan.rows.retain(of_another);
+    plan.rows.retain_mut(of_another);
     for transaction in &mut plan.workload {
-        transaction.statements.retain(of_another);
+        transaction.statements.retain_mut(of_another);
     }
     true
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::Body;
-use crate::change::{Change, Operation};
+use crate::change::{Change, Operation, Visibility};
 use crate::document::{Content, Writes};
 use crate::pipeline::{CallId, Command, Notice, Status, Timer};
 use crate::ports::Lane;
@@ -34,8 +34,7 @@ pub(super) fn command(command: &Command<Body>, ids: u64) -> String {
             format!("resolve {} {}", id(call), list(changes.iter().map(change)))
         }
         Command::Build { call, ids, visibility } => {
-            let visible = visibility.map(|token| format!(" (sees {})", token.0)).unwrap_or_default();
-            format!("build {} {}{visible}", id(call), list(ids.iter()))
+            format!("build {} {}{}", id(call), list(ids.iter()), sees(*visibility))
         }
         Command::Flush { call, writes: all, caught_up } => {
             let version = all.iter().next().map(|write| write.version).unwrap_or_default();
@@ -68,7 +67,9 @@ pub(super) fn command(command: &Command<Body>, ids: u64) -> String {
             let definition = definition(&seed.definition);
             format!("save cursor {} {index} {} of {}{definition}", id(call), from(after), seed.stream)
         }
-        Command::Scan { call, table, after } => format!("scan {} {} {}", id(call), table.table, from(after)),
+        Command::Scan { call, table, after, visibility } => {
+            format!("scan {} {} {}{}", id(call), table.table, from(after), sees(*visibility))
+        }
         Command::MarkSeeded { call, index, seed } => {
             format!("mark seeded {} {index} of {}{}", id(call), seed.stream, definition(&seed.definition))
         }
@@ -92,6 +93,10 @@ pub(super) fn command(command: &Command<Body>, ids: u64) -> String {
         }
         Command::Finish(Err(error)) => format!("finish with an error: {error}"),
     }
+}
+
+fn sees(visibility: Option<Visibility>) -> String {
+    visibility.map(|token| format!(" (sees {})", token.0)).unwrap_or_default()
 }
 
 fn definition(definition: &str) -> String {
