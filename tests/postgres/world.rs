@@ -163,6 +163,7 @@ pub(crate) async fn transaction(changes: &mut ChangeStream) -> (Vec<Change>, Pos
             Captured::Change(change) => taken.push(change),
             Captured::Checkpoint(position) if !taken.is_empty() => return (taken, position),
             Captured::Checkpoint(_) | Captured::More => {}
+            Captured::Truncate(truncation) => panic!("{truncation:?} was not expected"),
         }
     }
 }
@@ -179,7 +180,7 @@ pub(crate) async fn checkpoint(changes: &mut ChangeStream) -> Position {
         match next(changes).await.unwrap() {
             Captured::Checkpoint(position) => return position,
             Captured::More => {}
-            Captured::Change(change) => panic!("{change:?} was not expected"),
+            item @ (Captured::Change(_) | Captured::Truncate(_)) => panic!("{item:?} was not expected"),
         }
     }
 }
