@@ -1,4 +1,4 @@
-//! B1, B2, B3 and B7: what is acknowledged, and what is seeded, whatever crashes in between.
+//! B1, B2, B3, B5 and B7: what is acknowledged, and what is seeded, whatever crashes in between.
 
 mod fakes;
 
@@ -332,6 +332,66 @@ async fn b3_an_index_is_not_marked_while_a_row_of_its_scan_is_not_durable() {
     world.sink.script.always("flush", Act::Well);
     world.engine().run().await.unwrap();
     world.assert_converged();
+}
+
+/// Users with posts, and tags, are seeded.
+async fn users_with_posts_and_tags() -> World {
+    let world = World::to_be_seeded(&["tags"]);
+    world.documents.with(|state| state.shapes.push(Shape::new("users").with_child("posts", "user")));
+    world.load("users", 1, "name=ada");
+    world.load("posts", 7, "user=1 title=x");
+    world.load("tags", 3, "name=rust");
+    world.engine().run().await.expect("nothing is scripted to fail");
+    world.assert_converged();
+    world.log.clear();
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn b5_a_truncated_table_empties_its_index_and_keeps_what_is_inserted_afterwards() {
+    let world = users_with_posts_and_tags().await;
+    let truncated = world.truncate(&["users"]);
+    let last = world.put("users", 2, "name=bob");
+    world.engine().run().await.unwrap();
+    assert_eq!(world.sink.contents()["users 2"], "name=bob");
+    world.assert_converged();
+    assert!(last > truncated);
+    assert_eq!(world.source.confirmed(), last);
+    assert_eq!((world.log.count("clear users"), world.log.count("clear tags")), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b5_a_truncated_related_table_rebuilds_every_document_it_was_a_part_of() {
+    let world = users_with_posts_and_tags().await;
+    world.truncate(&["posts"]);
+    world.engine().run().await.unwrap();
+    assert_eq!(world.sink.contents()["users 1"], "name=ada");
+    world.assert_converged();
+}
+
+#[tokio::test(start_paused = true)]
+async fn b5_a_truncation_is_not_acknowledged_before_the_clear_is_durable() {
+    let world = users_with_posts_and_tags().await;
+    let before = world.source.confirmed();
+    world.sink.script.next("clear", Act::Fail(Fault::fatal("no")));
+    world.truncate(&["users"]);
+    world.engine().run().await.unwrap_err();
+    assert_eq!(world.source.confirmed(), before);
+    world.engine().run().await.unwrap();
+    assert_eq!(world.source.confirmed(), world.source.newest());
+    world.assert_converged();
+}
+
+#[tokio::test(start_paused = true)]
+async fn b5_an_index_that_nobody_can_rebuild_ends_the_run_before_anything_is_acknowledged() {
+    let world = World::new(&["users"]);
+    world.put("users", 1, "name=ada");
+    world.engine().run().await.unwrap();
+    let before = world.source.confirmed();
+    world.truncate(&["users"]);
+    let error = world.engine().run().await.unwrap_err().to_string();
+    assert!(error.contains("truncate users: index users has no scope"), "{error}");
+    assert_eq!(world.source.confirmed(), before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -134,7 +134,7 @@ fn finish(config: Config) {
 fn capture(items: &mut VecDeque<Captured>, room: usize) -> Event<()> {
     let mut taken = Captures::default();
     while let Some(item) = items.pop_front() {
-        if matches!(item, Captured::Change(_)) && taken.changes().len() == room {
+        if matches!(item, Captured::Change(_)) && taken.counted() == room {
             items.push_front(item);
             break;
         }

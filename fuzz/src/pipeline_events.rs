@@ -145,8 +145,9 @@ impl World {
                 self.newest = Position(0);
             }
             Event::Captured { items, .. } => {
-                self.checkpoints.extend(items.checkpoints().iter().map(|(_, position)| *position));
-                self.newest = items.checkpoints().last().map_or(self.newest, |(_, position)| *position);
+                let checkpoints = items.checkpoints();
+                self.newest = checkpoints.last().map_or(self.newest, |(_, position)| *position);
+                self.checkpoints.extend(checkpoints.into_iter().map(|(_, position)| position));
             }
             Event::QuarantineLoaded { call, result: Ok(ids) } if self.is_open(*call) => {
                 self.retrials = ids.len();

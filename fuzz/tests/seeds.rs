@@ -55,26 +55,32 @@ impl Bytes {
     fn op(&mut self, op: Op) {
         let at = match op {
             Op::Commit(..) => 0,
-            Op::Heartbeat => 1,
-            Op::Capture(_) => 2,
-            Op::End => 3,
-            Op::FailCapture(_) => 4,
-            Op::LoseStream => 5,
-            Op::Answer(..) => 6,
-            Op::Stale(_) => 7,
-            Op::Repeat => 8,
-            Op::Scan(_) => 9,
-            Op::FailScan(_) => 10,
-            Op::Deadline => 11,
-            Op::Wait(_) => 12,
-            Op::Land(_) => 13,
-            Op::Crash => 14,
-            Op::Drain(_) => 15,
-            Op::Misuse(_) => 16,
+            Op::Truncate(..) => 1,
+            Op::Heartbeat => 2,
+            Op::Capture(_) => 3,
+            Op::Tarry => 4,
+            Op::End => 5,
+            Op::FailCapture(_) => 6,
+            Op::LoseStream => 7,
+            Op::Answer(..) => 8,
+            Op::Stale(_) => 9,
+            Op::Repeat => 10,
+            Op::Scan(_) => 11,
+            Op::FailScan(_) => 12,
+            Op::Deadline => 13,
+            Op::Wait(_) => 14,
+            Op::Land(_) => 15,
+            Op::Crash => 16,
+            Op::Drain(_) => 17,
+            Op::Misuse(_) => 18,
         };
-        self.variant(at, 17);
+        self.variant(at, 19);
         match op {
             Op::Commit(rows, removed) => self.bytes([rows, removed]),
+            Op::Truncate(tables, rows) => {
+                self.variant(tables as u64, 3);
+                self.bytes([rows]);
+            }
             Op::Answer(at, answer) => {
                 self.bytes([at]);
                 self.answer(answer);
@@ -83,7 +89,7 @@ impl Bytes {
             Op::Misuse(wrong) => self.variant(wrong as u64, 6),
             Op::Capture(number) | Op::Stale(number) | Op::Scan(number) => self.bytes([number]),
             Op::Wait(number) | Op::Land(number) | Op::Drain(number) => self.bytes([number]),
-            Op::Heartbeat | Op::End | Op::LoseStream | Op::Repeat | Op::Deadline | Op::Crash => {}
+            Op::Heartbeat | Op::Tarry | Op::End | Op::LoseStream | Op::Repeat | Op::Deadline | Op::Crash => {}
         }
     }
 

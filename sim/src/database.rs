@@ -225,21 +225,24 @@ impl Database {
         applied
     }
 
-    /// The newest position that readers see.
-    pub(crate) fn seen(&self, now_us: u64, healed: bool) -> u64 {
+    /// The newest position that readers see who trail the others by so much.
+    pub(crate) fn seen(&self, now_us: u64, lag_us: u64, healed: bool) -> u64 {
         if healed {
             return self.newest;
         }
-        if let Some((_, position)) = self.frozen.filter(|(until, _)| now_us < *until) {
-            return position;
+        let shown = |now_us: u64| {
+            let seen = self.visible.partition_point(|(at, _)| *at + lag_us <= now_us);
+            self.visible[..seen].last().map_or(0, |(_, position)| *position)
+        };
+        match self.frozen.filter(|(until, _)| now_us < *until) {
+            Some((_, position)) => position.min(shown(now_us)),
+            None => shown(now_us),
         }
-        let seen = self.visible.partition_point(|(at, _)| *at <= now_us);
-        self.visible[..seen].last().map_or(0, |(_, position)| *position)
     }
 
     /// Readers see nothing new for a while.
     pub(crate) fn freeze(&mut self, now_us: u64, until_us: u64) {
-        self.frozen = Some((until_us, self.seen(now_us, false)));
+        self.frozen = Some((until_us, self.seen(now_us, 0, false)));
     }
 
     /// Opens the stream: the incarnation of the slot, and the session. Whoever had it open loses it.

@@ -101,6 +101,8 @@ pub fn draw(seed: u64) -> (Plan, Options) {
     source.restarts_positions = contract.permille(400);
     source.refuses_builds = contract.permille(400);
     source.says_more = contract.permille(300);
+    source.scan_lag_us =
+        if contract.permille(550) { 0 } else { contract.pick(&[20_000, 500_000, 1_500_000]) };
     let mut faults = faults(&mut Random::new(seed, "faults"), &options, &schema);
     // Where nothing goes wrong, nothing does.
     if !faults.is_empty() {
@@ -252,8 +254,8 @@ fn transaction(random: &mut Random, schema: &Schema, options: &Options) -> Trans
     Transaction { after_ms, statements: (0..count).map(|_| statement(random, schema, options)).collect() }
 }
 
-/// Some transactions empty tables, before whatever else they do.
-fn truncations(random: &mut Random, workload: &mut [Transaction], schema: &Schema) {
+/// Some transactions empty tables, before whatever else they do, or do nothing else.
+fn truncations(random: &mut Random, workload: &mut Vec<Transaction>, schema: &Schema) {
     if workload.is_empty() || random.permille(650) {
         return;
     }
@@ -265,7 +267,31 @@ fn truncations(random: &mut Random, workload: &mut [Transaction], schema: &Schem
         if tables.is_empty() {
             tables.push(schema.tables[random.below(schema.tables.len() as u64) as usize].name.clone());
         }
-        workload[at].statements.insert(0, Statement::Truncate { tables });
+        let truncate = Statement::Truncate { tables };
+        match random.below(4) {
+            0 => workload[at].statements = vec![truncate],
+            // A row that was not there before is durable by then, and is a part of what is built anew.
+            1 => {
+                let index = &schema.indexes[random.below(schema.indexes.len() as u64) as usize];
+                let related = index.children.iter().chain(&index.parents).chain(&index.everywhere);
+                let Some(related) = related.last() else { continue };
+                let truncate = Statement::Truncate { tables: vec![related.clone()] };
+                let table = schema.tables.iter().find(|table| table.name == index.root);
+                let table = table.expect("an index has a root table");
+                let own = table.refs.iter().filter(|by| by.key_column.is_none()).count();
+                let put = Statement::Put {
+                    table: table.name.clone(),
+                    key: vec![100 + at as i64; table.key_columns],
+                    refs: vec![0; own],
+                    bytes: 0,
+                    poison: Poison::None,
+                };
+                workload[at].statements = vec![put];
+                let after_ms = random.pick(&[50, 200, 800]);
+                workload.insert(at + 1, Transaction { after_ms, statements: vec![truncate] });
+            }
+            _ => workload[at].statements.insert(0, truncate),
+        }
     }
 }
 
@@ -287,6 +313,7 @@ fn source(random: &mut Random, before_images: bool) -> Source {
         refuses_builds: false,
         restarts_positions: false,
         says_more: false,
+        scan_lag_us: 0,
     }
 }
 

@@ -24,7 +24,8 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32) -> Reply
             world.streamed.notify_waiters();
             // What was committed before the resume point is in no stream: readers must see all of it.
             let confirmed = world.with(|state| state.database.slot.as_ref().map(|slot| slot.confirmed));
-            seen(world, confirmed.unwrap_or_default())?;
+            seen(world, confirmed.unwrap_or_default(), 0)?;
+            seen(world, confirmed.unwrap_or_default(), world.plan.source.scan_lag_us)?;
             Ok(Answer::Opened { incarnation, session })
         }
         Call::Stream { session } => stream(world, *session).await,
@@ -35,7 +36,7 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32) -> Reply
         }
         Call::Resolve { lookups, visible } => {
             pause(world, query, Point::Resolve, nth).await;
-            let at = seen(world, *visible)?;
+            let at = seen(world, *visible, 0)?;
             let find = |state: &mut State| {
                 let tables = &state.database.tables;
                 lookups.iter().map(|lookup| tables.look_up(&world.shape, lookup, at)).collect()
@@ -44,7 +45,7 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32) -> Reply
         }
         Call::Build { docs, visible } => {
             pause(world, query, Point::Build, nth).await;
-            let at = seen(world, *visible)?;
+            let at = seen(world, *visible, 0)?;
             let build = |state: &mut State| {
                 let tables = &state.database.tables;
                 let built = docs.iter().map(|doc| (doc.clone(), tables.document(&world.shape, doc, at)));
@@ -72,10 +73,10 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32) -> Reply
     }
 }
 
-/// The position that readers see, which must not be before this one.
-fn seen(world: &World, visible: u64) -> Result<u64, Failed> {
+/// The position that readers see who trail the others by so much, which must not be before this one.
+fn seen(world: &World, visible: u64, lag_us: u64) -> Result<u64, Failed> {
     let now_us = world.now_us();
-    let seen = world.with(|state| state.database.seen(now_us, state.healed));
+    let seen = world.with(|state| state.database.seen(now_us, lag_us, state.healed));
     if seen < visible {
         world.mark(Mark::NotYet);
         return Err(Failed::transient("the change is not visible yet"));
@@ -158,7 +159,7 @@ fn scan(world: &World, table: usize, after: Option<&[i64]>, visible: u64, incarn
         return done();
     };
     // What was committed before the stream begins is in no stream: a reader must see all of it.
-    let at = seen(world, created.max(visible))?;
+    let at = seen(world, created.max(visible), world.plan.source.scan_lag_us)?;
     let rows = world.plan.source.page_rows.max(1);
     Ok(world.with(|state| {
         let mut keys: Vec<Vec<i64>> = Vec::new();

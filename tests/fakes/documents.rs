@@ -247,7 +247,9 @@ impl DocumentBuilder for Documents {
         self.with(|state| {
             let shapes = state.shapes.iter().filter(|_| state.scopes);
             let scopes = shapes.map(|shape| {
+                let related = shape.children.iter().map(|(table, _)| table).chain(&shape.everyone);
                 IndexScope::new(shape.index.clone(), SnapshotTable::new(shape.root.clone()))
+                    .with_related(related.cloned())
                     .with_definition(&shape.definition)
             });
             scopes.collect()

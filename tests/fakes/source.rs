@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use futures::stream;
 use syncline::ports::{ChangeStream, KeyStream, TableNeeds};
 use syncline::{
-    Captured, Change, ChangeCapture, Fault, Key, Opened, Position, SnapshotTable, StreamId, Visibility,
+    Captured, Change, ChangeCapture, Fault, Key, Opened, Position, SnapshotTable, StreamId, Truncation,
+    Visibility,
 };
 
 use super::script::end;
@@ -105,6 +106,16 @@ impl Source {
         })
     }
 
+    /// A transaction that empties these tables, and changes rows behind that: its position.
+    pub fn truncate(&self, tables: &[&str], changes: Vec<Change>) -> u64 {
+        let truncation = Truncation::new(tables.iter().map(|table| super::table(table)));
+        self.with(|state| {
+            let token = state.tokens.then_some(Visibility(state.newest + 1));
+            state.items.push(Captured::Truncate(Truncation { visibility: token, ..truncation }));
+        });
+        self.push(changes)
+    }
+
     /// More is said to follow, and does not come yet.
     pub fn say_more(&self) {
         self.with(|state| {
@@ -153,7 +164,7 @@ impl Source {
             let changes = |items: &[Captured]| {
                 let changes = items.iter().filter_map(|item| match item {
                     Captured::Change(change) => Some(change.clone()),
-                    Captured::Checkpoint(_) | Captured::More => None,
+                    Captured::Truncate(_) | Captured::Checkpoint(_) | Captured::More => None,
                 });
                 changes.collect()
             };

@@ -162,6 +162,7 @@ pub(crate) async fn transaction(changes: &mut ChangeStream) -> (Vec<Change>, Pos
         match next(changes).await.unwrap() {
             Captured::Change(change) => taken.push(change),
             Captured::Checkpoint(position) if !taken.is_empty() => return (taken, position),
+            Captured::Truncate(truncation) => panic!("{truncation:?} was not expected"),
             Captured::Checkpoint(_) | Captured::More => {}
             Captured::Truncate(truncation) => panic!("{truncation:?} was not expected"),
         }

@@ -84,6 +84,7 @@ async fn b14_a_capture_that_is_still_reading_its_log_says_so() {
     while !items.contains('@') {
         items += match futures::StreamExt::next(&mut stream.changes).await.unwrap().unwrap() {
             Captured::Change(_) => "change ",
+            Captured::Truncate(_) => "truncate ",
             Captured::Checkpoint(_) => "@",
             Captured::More => "more ",
         };

@@ -70,7 +70,7 @@ pub(crate) async fn to_checkpoint(changes: &mut ChangeStream) -> (Vec<Change>, P
         match next(changes).await.unwrap() {
             Captured::Change(change) => taken.push(change),
             Captured::Checkpoint(position) => return (taken, position),
-            Captured::More => unreachable!("it was passed over"),
+            item @ (Captured::More | Captured::Truncate(_)) => unreachable!("{item:?}"),
         }
     }
 }

@@ -89,7 +89,7 @@ async fn b1_no_checkpoint_stands_inside_a_transaction_and_none_is_missed_across_
                         *seen = -*seen;
                     }
                 }
-                Captured::More => unreachable!("it was passed over"),
+                item @ (Captured::More | Captured::Truncate(_)) => unreachable!("{item:?}"),
                 Captured::Checkpoint(position) => {
                     assert!(
                         pending.values().all(|seen| *seen < 0),

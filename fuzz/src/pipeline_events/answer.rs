@@ -48,7 +48,8 @@ pub(super) fn to(command: &Command<Body>, how: How) -> Event<Body> {
         Command::Begin { call } => Event::Begun { call, result: failed.map_or(Ok((Epoch(1), 8)), Err) },
         Command::Describe { call } => {
             let indexes: Vec<_> = stray((0..3).map(index).collect(), how, |id| id.build().index);
-            let mappings = indexes.iter().map(|index| IndexMapping::new(index.clone(), [])).collect();
+            // Of an index that has a mapping and no scope nobody can tell what a truncation does to it.
+            let mappings = indexes.iter().skip(1).map(|index| IndexMapping::new(index.clone(), [])).collect();
             let root = SnapshotTable::new(table("rows"));
             let scopes = indexes.iter().skip(1).map(|index| IndexScope::new(index.clone(), root.clone()));
             Event::Described { call, result: failed.map_or_else(|| Ok((mappings, scopes.collect())), Err) }

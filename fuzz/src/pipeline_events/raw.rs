@@ -8,7 +8,7 @@ use syncline::ports::{FailedDocument, IndexScope, Resolved};
 use syncline::time::Instant;
 use syncline::{
     Captured, Change, Document, DocumentId, Epoch, Fault, FaultKind, FlushReport, IndexMapping, IndexName,
-    Key, Position, RejectedDocument, SeedState, SnapshotTable, StreamId, TableName, Visibility,
+    Key, Position, RejectedDocument, SeedState, SnapshotTable, StreamId, TableName, Truncation, Visibility,
 };
 
 use super::Body;
@@ -115,6 +115,11 @@ pub(super) enum Item {
     Checkpoint(u8),
     /// Anywhere.
     CheckpointAt(u64),
+    /// One of the tables is emptied, or both.
+    Truncate {
+        rows: bool,
+        visibility: Option<u8>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
@@ -246,7 +251,8 @@ fn mappings(indexes: Vec<u8>) -> Vec<IndexMapping> {
 fn scopes(scopes: Vec<(u8, bool)>) -> Vec<IndexScope> {
     let scope = |(number, other)| {
         let table = SnapshotTable::new(table(if other { "others" } else { "rows" }));
-        IndexScope::new(index(number), table)
+        let scope = IndexScope::new(index(number), table);
+        if number % 2 == 0 { scope.with_related([]) } else { scope }
     };
     scopes.into_iter().map(scope).collect()
 }
@@ -272,6 +278,11 @@ fn items(items: Vec<Item>, newest: Position) -> syncline::Captures {
             Captured::Checkpoint(at)
         }
         Item::CheckpointAt(position) => Captured::Checkpoint(Position(position)),
+        Item::Truncate { rows, visibility } => {
+            let tables = [table("others")].into_iter().chain(rows.then(|| table("rows")));
+            let visibility = visibility.map(|token| Visibility(token.into()));
+            Truncation { tables: tables.collect(), visibility }.into()
+        }
     };
     items.into_iter().map(item).collect()
 }
@@ -295,7 +306,7 @@ pub(super) fn weight(event: &Event<Body>) -> usize {
     match event {
         Event::Described { result: Ok((mappings, scopes)), .. } => mappings.len() + scopes.len(),
         Event::QuarantineLoaded { result: Ok(ids), .. } => ids.len(),
-        Event::Captured { items, .. } => items.changes().len() + items.checkpoints().len(),
+        Event::Captured { items, .. } => items.counted() + items.checkpoints().len(),
         Event::Resolved { result: Ok(resolved), .. } => answer_weight(resolved),
         Event::Built { result: Ok(built), .. } => built.len(),
         Event::Flushed { result: Ok(report), .. } => report.rejected.len() + report.throttled.len(),

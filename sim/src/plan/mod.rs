@@ -187,6 +187,9 @@ pub struct Source {
     pub visible_us: Span,
     /// How much later still the replica that all reads go to has it.
     pub replica_lag_us: Span,
+    /// How much later still the replica has it that tables are scanned at; 0: it is the same one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub scan_lag_us: u64,
     /// Of so many confirms one is made durable; the rest is lost when the node crashes. 0 and 1: every one.
     pub durable_confirms: u64,
     /// The most rows of one page of a snapshot.

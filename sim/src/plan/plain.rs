@@ -19,6 +19,7 @@ impl Default for Source {
             refuses_builds: false,
             restarts_positions: false,
             says_more: false,
+            scan_lag_us: 0,
         }
     }
 }

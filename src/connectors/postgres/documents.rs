@@ -184,13 +184,17 @@ impl DocumentBuilder for PostgresDocuments {
     }
 
     fn backfill_scopes(&self) -> Vec<IndexScope> {
-        self.indexes
-            .iter()
-            .map(|index| {
-                IndexScope::new(index.name.clone(), SnapshotTable::new(index.root.name.clone()))
-                    .with_definition(&index.fingerprint)
-            })
-            .collect()
+        let related = |at: usize| {
+            let routes =
+                self.routes.iter().filter(move |(_, routes)| routes.iter().any(|route| route.index == at));
+            routes.map(|(table, _)| table.clone())
+        };
+        let scope = |(at, index): (usize, &Index)| {
+            IndexScope::new(index.name.clone(), SnapshotTable::new(index.root.name.clone()))
+                .with_related(related(at))
+                .with_definition(&index.fingerprint)
+        };
+        self.indexes.iter().enumerate().map(scope).collect()
     }
 
     fn needs(&self) -> Vec<TableNeeds> {
