@@ -164,7 +164,6 @@ pub(crate) async fn transaction(changes: &mut ChangeStream) -> (Vec<Change>, Pos
             Captured::Checkpoint(position) if !taken.is_empty() => return (taken, position),
             Captured::Truncate(truncation) => panic!("{truncation:?} was not expected"),
             Captured::Checkpoint(_) | Captured::More => {}
-            Captured::Truncate(truncation) => panic!("{truncation:?} was not expected"),
         }
     }
 }
