@@ -165,7 +165,8 @@ pub fn b01_confirmed_is_durable(model: &Model, position: Position) {
     // An index that was being cleared anyway when its table was emptied is not cleared again.
     for (at, changed) in model.truncations.iter().take_while(|(at, _)| *at <= position) {
         for (id, state) in changed {
-            is_durable(at, id, state, model.is_absent(id) || model.is_yet_to_be_scanned(id));
+            let absent = model.is_absent(id) || (!state.there && !model.holds(id));
+            is_durable(at, id, state, absent || model.is_yet_to_be_scanned(id));
         }
     }
 }

@@ -289,8 +289,12 @@ impl Model {
 
     /// Whether a document is nowhere, neither in the sink nor by its rows.
     pub fn is_absent(&self, id: &DocumentId) -> bool {
-        let held = self.sink.documents.get(id).is_some_and(|(state, _)| state.there);
-        !held && !self.document(id).there
+        !self.holds(id) && !self.document(id).there
+    }
+
+    /// Whether a document is in the sink.
+    pub fn holds(&self, id: &DocumentId) -> bool {
+        self.sink.documents.get(id).is_some_and(|(state, _)| state.there)
     }
 
     /// Whether whoever goes on with the seeding will come to a document.

@@ -87,12 +87,13 @@ impl Judge {
     }
 
     /// Whether the document of a change is missing for a reason that is as durable as the document would be: its index was
-    /// cleared since, or, where rows of it were truncated, was empty anyway; and its row was gone by then, or is by now, or
-    /// will be scanned.
+    /// cleared since, or, where rows of it were truncated, was empty anyway; and its row was gone by then, or at any time
+    /// since the change, or will be scanned.
     fn is_rightly_missing(&self, doc: &Doc, at: u64, how: Changed, standing: Standing) -> bool {
         let history = self.history.get(doc).map_or(&[][..], Vec::as_slice);
-        let is_gone = !standing.is_held && history.last().is_none_or(|(_, text)| text.is_none());
-        let later = is_gone || standing.is_to_be_scanned;
+        let since = &history[self.place(doc, at).min(history.len())..];
+        let was_gone_since = since.iter().any(|(_, text)| text.is_none());
+        let later = (!standing.is_held && was_gone_since) || standing.is_to_be_scanned;
         let cleared = self.cleared.get(&doc.index).filter(|cleared| **cleared >= at);
         let was_gone =
             |cleared: &u64| history.get(self.place(doc, *cleared)).is_none_or(|(_, text)| text.is_none());
