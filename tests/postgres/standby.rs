@@ -6,6 +6,7 @@ use std::time::Duration;
 use syncline::change::{Change, Visibility};
 use syncline::connectors::postgres::{PostgresCapture, PostgresDocuments};
 use syncline::document::DocumentId;
+use syncline::error::FaultKind;
 use syncline::ports::{ChangeCapture, DocumentBuilder};
 use syncline::{Fault, Opened};
 
@@ -131,6 +132,20 @@ async fn b6_a_standby_is_read_once_it_has_replayed_the_change() {
     resume(&standby);
     assert_eq!(title(&built(&documents, &[id(1)], token).await), ["\"again\""]);
     documents.resolve(&linked).await.unwrap();
+}
+
+#[tokio::test]
+async fn b15_a_server_that_is_no_standby_of_the_captured_one_is_refused() {
+    let Some(world) = World::alone("", SHOP) else { return };
+    let other = World::alone("", SHOP).unwrap();
+    let documents = PostgresDocuments::open(&other.server(), [books()]).await.unwrap();
+    let capture = PostgresCapture::new(&world.server(), world.consumer(), documents.tables());
+    let mut stream = opened(&capture).await;
+    world.run("UPDATE books SET title = 'there' WHERE id = 1");
+    let (changes, _) = transaction(&mut stream.changes).await;
+    let fault = documents.build_many(&[id(1)], changes[0].visibility).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Fatal);
+    assert!(fault.message().contains("captured from another server"), "{fault}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,6 +28,12 @@ pub(super) async fn snapshot<'c>(
     token: Option<Visibility>,
 ) -> Result<Option<Transaction<'c>>, PostgresError> {
     let token = token.map(|Visibility(commit)| commit);
+    // There a position means nothing, and everything would look as if it was visible.
+    if token.is_some() && !streamed.is_known() {
+        let what = "the changes are captured from another server, of which it is no standby: documents can be read from the \
+                    captured server, or from a physical standby of it";
+        return Err(place.definition(what));
+    }
     if !visible::replayed(place, &***client, streamed, token).await? {
         return Ok(None);
     }

@@ -45,6 +45,11 @@ impl Streamed {
         self.resumed.lock().unwrap_or_else(PoisonError::into_inner).insert(consumer.to_owned(), position);
     }
 
+    /// Whether a stream of this server was opened in this process: without one, a token is none of its positions.
+    pub(super) fn is_known(&self) -> bool {
+        self.resumed_from().is_some()
+    }
+
     /// The newest position from which a stream resumed.
     fn resumed_from(&self) -> Option<u64> {
         self.resumed.lock().unwrap_or_else(PoisonError::into_inner).values().max().copied()
