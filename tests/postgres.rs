@@ -20,6 +20,7 @@ mod postgres {
     mod engine;
     mod fidelity;
     mod slots;
+    mod standby;
     mod trouble;
     mod world;
 }

@@ -8,8 +8,10 @@
 pub mod config;
 pub mod document_id;
 pub mod names;
+pub mod opensearch_bulk;
 pub mod pipeline_events;
 pub mod pipeline_ops;
+pub mod postgres_pgoutput;
 mod sqlite;
 pub mod sqlite_affinity;
 pub mod sqlite_build;
@@ -26,12 +28,14 @@ pub mod tantivy_query;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its binary and of its corpus.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("config", config::run),
     ("document_id", document_id::run),
     ("names", names::run),
+    ("opensearch_bulk", opensearch_bulk::run),
     ("pipeline_events", pipeline_events::run),
     ("pipeline_ops", pipeline_ops::run),
+    ("postgres_pgoutput", postgres_pgoutput::run),
     ("sqlite_affinity", sqlite_affinity::run),
     ("sqlite_build", sqlite_build::run),
     ("sqlite_log", sqlite_log::run),

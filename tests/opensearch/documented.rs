@@ -52,7 +52,7 @@ impl StandIn {
             ("GET", path) if path.ends_with("/_settings") => {
                 said(json!({ &self.physical: { "settings": { "index": { "uuid": "a-uuid" } } } }))
             }
-            // https://docs.opensearch.org/latest/api-reference/alias/get-alias/
+            // https://github.com/opensearch-project/opensearch-java/issues/301: the error is a text here, as it is of few others.
             ("GET", "/_alias/books") => {
                 Response::new(404, r#"{"error":"alias [books] missing","status":404}"#)
             }
@@ -121,8 +121,9 @@ fn throttled() -> Result<FlushReport, Fault> {
     Ok(FlushReport { rejected: vec![], throttled: vec![id("books", 1)] })
 }
 
-/// Reported in <https://github.com/elasticsearch-dump/elasticsearch-dump/issues/580>; OpenSearch names it
-/// `rejected_execution_exception`.
+/// Reported in <https://github.com/elasticsearch-dump/elasticsearch-dump/issues/580>, and as a whole answer in
+/// <https://github.com/fluent/fluent-bit/issues/1029>. No report of it by OpenSearch was found, whose names of errors have no
+/// `es_` before them: that it calls it `rejected_execution_exception` is taken from that.
 #[tokio::test]
 async fn a_full_queue_of_a_node_throttles_the_documents_of_its_shards() {
     let world = world().await;
@@ -134,9 +135,12 @@ async fn a_full_queue_of_a_node_throttles_the_documents_of_its_shards() {
     }
 }
 
-/// <https://discuss.elastic.co/t/why-am-i-seeing-a-forbidden-12-index-read-only-allow-delete-response-against-my-index/244344>,
-/// and <https://opensearch.org/?p=7838>: a disk that is nearly full blocks writes, with 403 or with 429, of a document or of
-/// a whole request.
+/// A disk that is nearly full blocks writes, with 403 (the words are those of
+/// <https://github.com/elastic/elasticsearch/pull/58410>) or, in newer servers, with 429 (an item in
+/// <https://github.com/rwynn/monstache/issues/610>, OpenSearch's words in
+/// <https://github.com/opensearch-project/OpenSearch/issues/14791>).
+/// <https://discuss.elastic.co/t/why-am-i-seeing-a-forbidden-12-index-read-only-allow-delete-response-against-my-index/244344>
+/// says when. That a whole bulk request is answered so was not found; other writes are.
 #[tokio::test]
 async fn a_disk_that_is_nearly_full_is_no_documents_fault() {
     let world = world().await;
@@ -158,8 +162,8 @@ async fn a_disk_that_is_nearly_full_is_no_documents_fault() {
     }
 }
 
-/// <https://www.elastic.co/guide/en/elasticsearch/reference/8.15/docs-index_.html#index-wait-for-active-shards>: no active
-/// copy of a shard within the time limit is 503.
+/// Reported in <https://github.com/Graylog2/graylog2-server/issues/10498>, and with its status, of an item, in
+/// <https://github.com/logstash-plugins/logstash-output-elasticsearch/issues/569>.
 #[tokio::test]
 async fn a_shard_without_a_primary_throttles() {
     let world = world().await;
@@ -168,56 +172,65 @@ async fn a_shard_without_a_primary_throttles() {
     assert_eq!(world.item(json!({ "status": 503, "error": error })).await, throttled());
 }
 
-/// <https://www.elastic.co/guide/en/elasticsearch/reference/8.15/circuit-breaker-errors.html>.
+/// <https://www.elastic.co/guide/en/elasticsearch/reference/8.17/circuit-breaker-errors.html>.
 #[tokio::test]
 async fn a_circuit_breaker_throttles_the_whole_request() {
     let world = world().await;
-    let body = r#"{"error":{"type":"circuit_breaking_exception","reason":"[parent] Data too large, data for [<http_request>] would be [123848638/118.1mb], which is larger than the limit of [123273216/117.5mb]","bytes_wanted":123848638,"bytes_limit":123273216,"durability":"TRANSIENT"},"status":429}"#;
+    let body = r#"{"error":{"type":"circuit_breaking_exception","reason":"[parent] Data too large, data for [<http_request>] would be [123848638/118.1mb], which is larger than the limit of [123273216/117.5mb], real usage: [120182112/114.6mb], new bytes reserved: [3666526/3.4mb]","bytes_wanted":123848638,"bytes_limit":123273216,"durability":"TRANSIENT"},"status":429}"#;
     assert_eq!(world.one(429, body).await, throttled());
 }
 
-/// <https://docs.opensearch.org/latest/security/access-control/permissions/> names the permissions; the answers are those of
-/// OpenSearch's security plugin and of Elasticsearch's
-/// (<https://www.elastic.co/guide/en/elasticsearch/reference/8.15/security-troubleshooting.html>).
+/// OpenSearch's security plugin answers an unknown caller with a text or nothing
+/// (<https://github.com/opensearch-project/security/issues/5544>, <https://github.com/opensearch-project/security/issues/4214>),
+/// and one that lacks a permission as in <https://github.com/jaegertracing/jaeger/issues/3727>, or, of a document, in
+/// <https://github.com/deviantony/docker-elk/issues/568>. Elasticsearch answers an unknown one as in
+/// <https://github.com/elastic/elasticsearch/issues/21399>.
 #[tokio::test]
 async fn a_refused_credential_ends_the_run() {
     let world = world().await;
     for (status, body) in [
-        (401, "Unauthorized"),
+        (401, ""),
+        (401, "Authentication finally failed"),
         (
             401,
-            r#"{"error":{"root_cause":[],"type":"security_exception","reason":"missing authentication credentials for REST request [/_bulk]"},"status":401}"#,
+            r#"{"error":{"root_cause":[{"type":"security_exception","reason":"missing authentication credentials for REST request [/_bulk]","header":{"WWW-Authenticate":"Basic realm=\"security\" charset=\"UTF-8\""}}],"type":"security_exception","reason":"missing authentication credentials for REST request [/_bulk]","header":{"WWW-Authenticate":"Basic realm=\"security\" charset=\"UTF-8\""}},"status":401}"#,
         ),
         (
             403,
-            r#"{"error":{"root_cause":[],"type":"security_exception","reason":"no permissions for [indices:data/write/bulk] and User [name=sync]"},"status":403}"#,
+            r#"{"error":{"root_cause":[{"type":"security_exception","reason":"no permissions for [indices:data/write/bulk] and User [name=sync, backend_roles=[], requestedTenant=null]"}],"type":"security_exception","reason":"no permissions for [indices:data/write/bulk] and User [name=sync, backend_roles=[], requestedTenant=null]"},"status":403}"#,
         ),
     ] {
         let fault = world.one(status, body).await.unwrap_err();
         assert_eq!(fault.kind(), FaultKind::Fatal, "{fault}");
     }
     // A role that may write to other indexes, but not to this one.
-    let reason = "no permissions for [indices:data/write/bulk[s]] and User [name=sync, backend_roles=[], requestedTenant=null]";
+    let reason = "no permissions for [indices:data/write/index, indices:data/write/bulk[s]] and User [name=sync, backend_roles=[sync], requestedTenant=null]";
     let item = json!({ "status": 403, "error": { "type": "security_exception", "reason": reason } });
     let fault = world.item(item).await.unwrap_err();
     assert_eq!(fault.kind(), FaultKind::Fatal);
     assert!(fault.message().contains(reason), "{fault}");
 }
 
-/// <https://www.elastic.co/guide/en/elasticsearch/reference/7.9/docs-bulk.html> does not know `require_alias`, which came
-/// with 7.10; unknown parameters are refused in these words.
+/// `require_alias` came with Elasticsearch 7.10 (<https://github.com/elastic/elasticsearch/pull/66266>); what a server does not
+/// know it refuses in the words of <https://github.com/elastic/elasticsearch/issues/21804>.
 #[tokio::test]
 async fn a_server_that_is_too_old_is_no_documents_fault() {
     let world = world().await;
     let reason = "request [/_bulk] contains unrecognized parameter: [require_alias]";
-    let body = json!({ "error": { "root_cause": [], "type": "illegal_argument_exception", "reason": reason }, "status": 400 });
+    let body = json!({
+        "error": {
+            "root_cause": [{ "type": "illegal_argument_exception", "reason": reason }],
+            "type": "illegal_argument_exception", "reason": reason,
+        },
+        "status": 400,
+    });
     let fault = world.one(400, &body.to_string()).await.unwrap_err();
     assert_eq!(fault.kind(), FaultKind::Fatal);
     assert!(fault.message().contains(reason), "{fault}");
 }
 
-/// A request that the server cannot read, in the words of
-/// <https://discuss.elastic.co/t/malformed-action-metadata-line-1-expected-start-object/>: the engine halves it.
+/// A request that the server cannot read, in the words of <https://github.com/elastic/go-elasticsearch/issues/460>: the engine
+/// halves it.
 #[tokio::test]
 async fn a_request_that_cannot_be_read_is_for_its_documents_to_answer_for() {
     let world = world().await;
@@ -227,8 +240,8 @@ async fn a_request_that_cannot_be_read_is_for_its_documents_to_answer_for() {
     assert_eq!(world.one(400, &body.to_string()).await.unwrap_err().kind(), FaultKind::Content);
 }
 
-/// <https://docs.opensearch.org/latest/install-and-configure/configuring-opensearch/network-settings/>: what is larger than
-/// `http.max_content_length` is answered with 413 and no body.
+/// <https://github.com/elastic/elasticsearch/issues/76705>: what is larger than `http.max_content_length`, 100 MB by default, is
+/// answered with 413 and no body.
 #[tokio::test]
 async fn a_document_larger_than_the_server_takes_is_rejected_alone() {
     let world = world().await;
@@ -237,8 +250,9 @@ async fn a_document_larger_than_the_server_takes_is_rejected_alone() {
     assert!(report.rejected[0].reason.contains("the server takes no request of"), "{report:?}");
 }
 
-/// <https://www.elastic.co/guide/en/elasticsearch/reference/8.15/docs-index_.html#index-version-types>: what stands there
-/// already is from a run that has begun since.
+/// What stands there already is from a run that has begun since. The words are those of `VersionType.EXTERNAL` in
+/// <https://github.com/opensearch-project/OpenSearch/blob/main/server/src/main/java/org/opensearch/index/VersionType.java>; an
+/// item with them is in <https://github.com/elastic/elasticsearch/pull/112537>, of another kind of conflict.
 #[tokio::test]
 async fn a_newer_run_is_known_by_what_it_has_written() {
     let world = world().await;
@@ -257,8 +271,9 @@ async fn a_newer_run_is_known_by_what_it_has_written() {
     );
 }
 
-/// <https://docs.opensearch.org/latest/api-reference/document-apis/bulk/>: items have fields that are not looked at, and an
-/// answer speaks of every document.
+/// <https://docs.opensearch.org/latest/api-reference/document-apis/bulk>: items have fields that are not looked at, and an
+/// answer speaks of every document. (`get` is a field that its client in
+/// <https://docs.rs/crate/opensearch-client/latest/source/src/core/bulk/response_item.rs> knows.)
 #[tokio::test]
 async fn an_answer_as_it_is_documented_is_read() {
     let world = world().await;
@@ -284,8 +299,9 @@ async fn a_delay_until_a_date_is_kept() {
     assert_eq!(fault.retry_after(), Some(std::time::Duration::from_secs(60)));
 }
 
-/// <https://www.elastic.co/guide/en/elasticsearch/reference/8.15/indices-aliases.html>: a change that not every node has taken
-/// up within the time limit is answered with success, and `acknowledged: false`.
+/// <https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-indices-create>: a change that was not taken up
+/// within the time limit is answered with success, and `acknowledged: false`. It says so of the creation of an index; that
+/// aliases are answered in the same way was not found said.
 #[tokio::test]
 async fn a_change_that_not_every_node_knows_of_is_asked_for_again() {
     let proxy = Proxy::start(None).await;

@@ -34,8 +34,9 @@ fn binaries() -> Option<PathBuf> {
         .collect();
     debian.sort();
     debian.reverse();
-    let has_all =
-        |directory: &PathBuf| ["initdb", "postgres", "psql"].iter().all(|name| directory.join(name).exists());
+    let has_all = |directory: &PathBuf| {
+        ["initdb", "pg_basebackup", "postgres", "psql"].iter().all(|name| directory.join(name).exists())
+    };
     given.into_iter().chain(std::env::split_paths(&path)).chain(debian).find(has_all)
 }
 
@@ -73,14 +74,8 @@ impl Cluster {
             );
             return None;
         };
-        let directory = tempfile::Builder::new().prefix("syncline-pg-").tempdir().unwrap();
-        let user = other_user();
-        if let Some((uid, gid)) = user {
-            chown(directory.path(), Some(uid), Some(gid)).unwrap();
-        }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let cluster = Self { directory, binaries, user, port, keeper: Mutex::new(None) };
-        let data = cluster.data();
+        let cluster = Self::nowhere(binaries);
+        let (data, port) = (cluster.data(), cluster.port);
         cluster.run(
             "initdb",
             &[
@@ -110,6 +105,32 @@ impl Cluster {
         );
         cluster.up();
         Some(cluster)
+    }
+
+    /// A directory and a port, and no server yet.
+    fn nowhere(binaries: PathBuf) -> Self {
+        let directory = tempfile::Builder::new().prefix("syncline-pg-").tempdir().unwrap();
+        let user = other_user();
+        if let Some((uid, gid)) = user {
+            chown(directory.path(), Some(uid), Some(gid)).unwrap();
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { directory, binaries, user, port, keeper: Mutex::new(None) }
+    }
+
+    /// A standby of this server, which answers queries while it replays the log.
+    pub(crate) fn standby(&self) -> Self {
+        let standby = Self::nowhere(self.binaries.clone());
+        let (data, port) = (standby.data(), self.port.to_string());
+        let (data, from) = (data.to_str().unwrap(), self.directory.path().to_str().unwrap());
+        let options = ["-R", "-X", "stream", "--checkpoint=fast", "--no-sync", "-U", "postgres"];
+        standby.run("pg_basebackup", &[&["-D", data, "-h", from, "-p", &port], &options[..]].concat());
+        let settings = std::fs::read_to_string(standby.data().join("postgresql.conf")).unwrap();
+        let (port, socket) = (standby.port, standby.directory.path().display());
+        let own = format!("port = {port}\nunix_socket_directories = '{socket}'\nhot_standby = on\n");
+        standby.write("postgresql.conf", &format!("{settings}{own}"));
+        standby.up();
+        standby
     }
 
     pub(crate) fn directory(&self) -> &Path {

@@ -12,7 +12,7 @@ use syncline::{Document, Fault};
 
 use super::world::{World, opened, table, transaction};
 
-const SHOP: &str = "
+pub(crate) const SHOP: &str = "
     CREATE TABLE books(id int PRIMARY KEY, title text, published bool DEFAULT true);
     CREATE TABLE authors(id text PRIMARY KEY, name text);
     CREATE TABLE books_authors(book_id int, author_id text, PRIMARY KEY (book_id, author_id));
@@ -31,7 +31,7 @@ const BOOKS: &str = "
         'stars', (SELECT avg(r.stars)::float8 FROM reviews r WHERE r.book_id = b.id))
     FROM books b WHERE b.id = ANY($1) AND b.published; ";
 
-fn books() -> IndexDefinition {
+pub(crate) fn books() -> IndexDefinition {
     IndexDefinition::new("books", "books", BOOKS)
         .unwrap()
         .field(Field::new("title", FieldKind::Text))
@@ -51,11 +51,11 @@ async fn documents(world: &World, definition: IndexDefinition) -> PostgresDocume
     PostgresDocuments::open(&world.server(), [definition]).await.unwrap()
 }
 
-fn id(key: impl Into<Key>) -> DocumentId {
+pub(crate) fn id(key: impl Into<Key>) -> DocumentId {
     DocumentId::new("books".parse().unwrap(), key)
 }
 
-fn told(built: &[Built<String>]) -> Vec<String> {
+pub(crate) fn told(built: &[Built<String>]) -> Vec<String> {
     built
         .iter()
         .map(|built| match built {

@@ -11,7 +11,7 @@ use syncline::{Content, Engine, Fault, FlushReport, IndexName, Running, Sink, Wr
 
 use super::world::World;
 
-const SHOP: &str = "CREATE TABLE books(id int PRIMARY KEY, title text);
+pub(crate) const SHOP: &str = "CREATE TABLE books(id int PRIMARY KEY, title text);
     CREATE TABLE reviews(id int PRIMARY KEY, book_id int, stars int);
     ALTER TABLE reviews REPLICA IDENTITY FULL";
 
@@ -20,10 +20,10 @@ const BODY: &str = "jsonb_build_object('title', b.title, 'stars',
 
 /// An index that remembers how far it was seeded.
 #[derive(Default)]
-struct Index {
+pub(crate) struct Index {
     documents: Mutex<BTreeMap<String, String>>,
     seed: Mutex<Option<(Seed, SeedState)>>,
-    clears: Mutex<usize>,
+    pub(crate) clears: Mutex<usize>,
 }
 
 impl Sink for Index {
@@ -64,18 +64,19 @@ impl Sink for Index {
     }
 }
 
-async fn start(world: &World, index: &Arc<Index>) -> Running {
+/// Runs an engine that captures from one server, and reads from one: the same, or a standby of it.
+pub(crate) async fn start(world: &World, read: &World, index: &Arc<Index>) -> Running {
     let sql = format!("SELECT b.id, {BODY} FROM books b WHERE b.id = ANY($1)");
     let books = IndexDefinition::new("books", "books", sql)
         .unwrap()
         .related(Related::columns("reviews", ["book_id"]).unwrap());
-    let documents = PostgresDocuments::open(&world.server(), [books]).await.unwrap();
+    let documents = PostgresDocuments::open(&read.server(), [books]).await.unwrap();
     let capture = PostgresCapture::new(&world.server(), world.consumer(), documents.tables()).page_rows(50);
     Engine::new(capture, documents, Arc::clone(index)).start()
 }
 
 /// Waits until the index says what SQL says.
-async fn agree(world: &World, index: &Index, running: &Running) {
+pub(crate) async fn agree(world: &World, index: &Index, running: &Running) {
     let truth = format!("SELECT b.id || ' ' || {BODY} FROM books b ORDER BY b.id::text COLLATE \"C\"");
     let truth = world.one(&truth);
     let started = tokio::time::Instant::now();
@@ -91,7 +92,7 @@ async fn agree(world: &World, index: &Index, running: &Running) {
     }
 }
 
-const CHURN: &str =
+pub(crate) const CHURN: &str =
     "UPDATE books SET title = title || '!' WHERE id % 3 = 0; DELETE FROM books WHERE id % 7 = 1;
     UPDATE reviews SET book_id = book_id + 1 WHERE id % 2 = 0; DELETE FROM reviews WHERE id % 5 = 0;
     UPDATE books b SET id = id + 100000 WHERE id % 11 = 3 AND NOT EXISTS (SELECT FROM books o WHERE o.id = b.id + 100000);
@@ -106,7 +107,7 @@ async fn an_index_is_seeded_followed_and_resumed_through_restarts_and_lost_slots
          INSERT INTO reviews SELECT i, i / 2, i % 5 FROM generate_series(1, 2000) i",
     );
     let index = Arc::new(Index::default());
-    let running = start(&world, &index).await;
+    let running = start(&world, &world, &index).await;
     world.run(CHURN);
     assert!(running.caught_up().await, "{:?}", running.outcome().await);
     agree(&world, &index, &running).await;
@@ -121,24 +122,29 @@ async fn an_index_is_seeded_followed_and_resumed_through_restarts_and_lost_slots
 
     // Another process goes on from where this one was.
     world.run(CHURN);
-    let running = start(&world, &index).await;
+    let running = start(&world, &world, &index).await;
     agree(&world, &index, &running).await;
     assert!(running.caught_up().await);
     assert_eq!(*index.clears.lock().unwrap(), 1, "nor does another process");
 
     // The slot is dropped under it, and rows vanish that no stream tells of.
-    let slot = world.slot();
-    let drop_it = format!(
-        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{slot}' AND active;
-         SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}' AND NOT active;
-         DELETE FROM books WHERE id % 13 = 0;"
-    );
-    while world.slot() == slot {
-        let _ = world.cluster.psql(&world.database, &drop_it);
-    }
+    lose_the_slot(&world, "DELETE FROM books WHERE id % 13 = 0");
     world.run(CHURN);
     agree(&world, &index, &running).await;
     assert!(*index.clears.lock().unwrap() >= 2, "a lost slot seeds from a clean start");
     let report = running.drain(Duration::from_secs(30)).await.unwrap();
     assert!(report.acknowledged.is_some());
+}
+
+/// Drops the slot under a run, and changes something before there is another.
+pub(crate) fn lose_the_slot(world: &World, unseen: &str) {
+    let slot = world.slot();
+    let drop_it = format!(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{slot}' AND active;
+         SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}' AND NOT active;
+         {unseen};"
+    );
+    while world.slot() == slot {
+        let _ = world.cluster.psql(&world.database, &drop_it);
+    }
 }

@@ -42,6 +42,11 @@ impl World {
         Some(world)
     }
 
+    /// The same database on a standby of this server.
+    pub(crate) fn standby(&self) -> Self {
+        Self { cluster: Arc::new(self.cluster.standby()), database: self.database.clone() }
+    }
+
     /// As the superuser, over the Unix socket.
     pub(crate) fn server(&self) -> Server {
         self.server_as("user=postgres")

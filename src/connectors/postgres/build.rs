@@ -20,16 +20,21 @@ use crate::value::Value;
 /// What stands for one key: a body, or why there is none.
 type Bodies = BTreeMap<Key, Result<String, String>>;
 
-/// A snapshot in which everything up to the token is visible; none where it is not yet.
+/// A snapshot in which everything is visible that no stream tells, and everything up to the token; none where it is not yet.
 pub(super) async fn snapshot<'c>(
     place: &Place,
     client: &'c mut Object,
     streamed: &Streamed,
     token: Option<Visibility>,
 ) -> Result<Option<Transaction<'c>>, PostgresError> {
-    if let Some(Visibility(token)) = token
-        && !visible::replayed(place, &***client, token).await?
-    {
+    let token = token.map(|Visibility(commit)| commit);
+    // There a position means nothing, and everything would look as if it was visible.
+    if token.is_some() && !streamed.is_known() {
+        let what = "the changes are captured from another server, of which it is no standby: documents can be read from the \
+                    captured server, or from a physical standby of it";
+        return Err(place.definition(what));
+    }
+    if !visible::replayed(place, &***client, streamed, token).await? {
         return Ok(None);
     }
     let transaction = client
@@ -39,7 +44,7 @@ pub(super) async fn snapshot<'c>(
         .start()
         .await
         .map_err(place.failed("reading a snapshot"))?;
-    if let Some(Visibility(token)) = token
+    if let Some(token) = token
         && !visible::shown(place, &*transaction, streamed, token).await?
     {
         return Ok(None);

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use deadpool_postgres::Object;
+use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
-use tokio::time::Instant;
 
+use super::backlog::{self, Behind};
 use super::error::PostgresError;
 use super::feed::{self, Confirm, Frames};
 use super::pgoutput::{self, Message, Relation};
@@ -188,9 +190,15 @@ impl ChangeCapture for PostgresCapture {
         drop(client);
         let known = self.live().map(|live| (live.slot, live.confirmed));
         let slot = slot::ensure(&self.server, &self.consumer, changed, known.as_ref()).await?;
+        let streamed = Streamed::of(slot.system);
+        // Before anything can be built or scanned under it.
+        streamed.resumes(&self.consumer, slot.confirmed);
         let wire = Wire::open(&self.server, &slot.name, &publication).await?;
         let (frames, confirm) = feed::follow(wire, slot.confirmed);
         let backlog = slot::mark(&self.server).await?;
+        let tables: Arc<[Table]> = tables.into();
+        let check = wrong(self.server.clone(), publication, Arc::clone(&tables), self.check_interval);
+        let behind = Behind::default();
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(Live {
             stream: slot.stream.clone(),
             slot: slot.name,
@@ -203,20 +211,19 @@ impl ChangeCapture for PostgresCapture {
             frames,
             _confirm: confirm,
             relations: BTreeMap::new(),
-            streamed: Streamed::of(slot.system),
+            streamed,
             transaction: None,
             read: 0,
             backlog,
-            told_more: false,
-            publication,
-            check_interval: self.check_interval,
-            check_at: Instant::now() + self.check_interval,
+            behind: behind.clone(),
+            check: Box::pin(check),
         };
+        reader.note_behind();
         let changes = stream::try_unfold(reader, |mut reader| async move {
             let item = reader.next().await?;
             Ok::<_, Fault>(Some((item, reader)))
         });
-        Ok(Opened { stream: slot.stream, changes: changes.boxed() })
+        Ok(Opened { stream: slot.stream, changes: backlog::told(changes.boxed(), behind).boxed() })
     }
 
     async fn confirm(&self, stream: &StreamId, position: Position) -> Result<(), Fault> {
@@ -268,7 +275,7 @@ struct Transaction {
 /// One opening: makes changes and checkpoints of what the connection sends.
 struct Reader {
     server: Server,
-    tables: Vec<Table>,
+    tables: Arc<[Table]>,
     frames: Frames,
     /// The connection ends when nobody can confirm on it any more.
     _confirm: Confirm,
@@ -280,32 +287,18 @@ struct Reader {
     read: u64,
     /// What was in the log before the opening ends here.
     backlog: u64,
-    /// It was said that more follows, and nothing came since.
-    told_more: bool,
-    publication: String,
-    /// When to look after the publication, and how often.
-    check_at: Instant,
-    check_interval: Duration,
+    behind: Behind,
+    /// Looks after the publication beside the stream, which it never holds up; ready once something is wrong. It cannot be
+    /// shared between threads, so that nothing here that awaits may borrow the whole of `self` but mutably.
+    check: BoxFuture<'static, PostgresError>,
 }
 
 impl Reader {
     async fn next(&mut self) -> Result<Captured, PostgresError> {
-        // A server that decodes a backlog, or sends a transaction, may take its time.
-        let more = self.read < self.backlog || self.transaction.is_some();
-        if more && self.frames.is_empty() && !self.told_more {
-            self.told_more = true;
-            return Ok(Captured::More);
-        }
-        let item = self.follow().await?;
-        self.told_more = false;
-        Ok(item)
-    }
-
-    async fn follow(&mut self) -> Result<Captured, PostgresError> {
         loop {
-            if self.check_at <= Instant::now() {
-                self.check_published().await?;
-                self.check_at = Instant::now() + self.check_interval;
+            // A stream that never rests is looked after too.
+            if let Poll::Ready(error) = futures::poll!(&mut self.check) {
+                return Err(error);
             }
             // What is there is taken without tokio's leave: it would call a stream pending that has more, only because its
             // task has done much at once.
@@ -314,7 +307,7 @@ impl Reader {
                 Err(_) => tokio::select! {
                     biased;
                     received = self.frames.recv() => received,
-                    () = tokio::time::sleep_until(self.check_at) => continue,
+                    error = &mut self.check => return Err(error),
                 },
             };
             let (frame, _room) = match received {
@@ -340,13 +333,19 @@ impl Reader {
 
     fn checkpoint(&mut self, position: u64) -> Captured {
         self.read = self.read.max(position);
+        self.note_behind();
         Captured::Checkpoint(Position(self.read))
+    }
+
+    fn note_behind(&self) {
+        self.behind.set(self.read < self.backlog || self.transaction.is_some());
     }
 
     async fn take(&mut self, message: Message<'_>) -> Result<Option<Captured>, PostgresError> {
         let change = match message {
             Message::Begin { commit, xid } => {
                 self.transaction = Some(Transaction { commit, xid, told: false });
+                self.note_behind();
                 return Ok(None);
             }
             Message::Commit { end } => {
@@ -406,7 +405,7 @@ impl Reader {
 
     /// What the stream tells of a table. That it does so again may mean that its key or its identity is another: what was
     /// checked at the opening is checked again.
-    async fn meet(&self, relation: &Relation<'_>) -> Result<Option<Known>, PostgresError> {
+    async fn meet(&mut self, relation: &Relation<'_>) -> Result<Option<Known>, PostgresError> {
         let schema = if relation.schema.is_empty() { "pg_catalog" } else { relation.schema };
         let named =
             |table: &&Table| table.name.table() == relation.table && table.name.schema() == Some(schema);
@@ -449,18 +448,26 @@ impl Reader {
         }
     }
 
-    async fn check_published(&self) -> Result<(), PostgresError> {
-        let client = self.server.client().await?;
-        match slot::is_published(&self.server, &client, &self.publication, &self.tables).await? {
-            true => Ok(()),
-            false => {
-                Err(self.server.place.stale("a table is no longer published as it was, or was made anew"))
-            }
-        }
-    }
-
-    async fn forget_seen(&self) -> Result<(), PostgresError> {
+    async fn forget_seen(&mut self) -> Result<(), PostgresError> {
         let client = self.server.client().await?;
         visible::shown(&self.server.place, &**client, &self.streamed, 0).await.map(drop)
+    }
+}
+
+/// Looks again and again whether the tables are still published, and the same. Ready once they are not, or it cannot be told.
+async fn wrong(server: Server, publication: String, tables: Arc<[Table]>, every: Duration) -> PostgresError {
+    let published = async || {
+        let client = server.client().await?;
+        slot::is_published(&server, &client, &publication, &tables).await
+    };
+    loop {
+        tokio::time::sleep(every).await;
+        match published().await {
+            Ok(true) => {}
+            Ok(false) => {
+                return server.place.stale("a table is no longer published as it was, or was made anew");
+            }
+            Err(error) => return error,
+        }
     }
 }

@@ -55,8 +55,10 @@
 //! By logical replication, as a standby would be fed: from a slot, through a publication, in the format of `pgoutput`,
 //! which every server has. Changes come in the order of their commits, whole transactions at a time; after each there is a
 //! checkpoint, and where nothing is under way every sign of life of the server is one, so that a slot moves on with the log
-//! while the captured tables are idle. Nothing but a confirmed position is ever told to the server. A transaction of any
-//! size passes through a buffer of some 4 MB, and the connection is kept alive while the engine does not ask for more.
+//! while the captured tables are idle. A stream that waits says that more follows
+//! ([`More`](crate::change::Captured::More)) inside of a transaction, and until it has come to where the log ended when it
+//! was opened. Nothing but a confirmed position is ever told to the server. A transaction of any size passes through a
+//! buffer of some 4 MB, and the connection is kept alive while the engine does not ask for more.
 //!
 //! **A consumer that never comes back keeps the log growing**, up to `max_slot_wal_keep_size`: see
 //! [`PostgresCapture::forget_consumer`], and the engine's alarm on [`lag`](crate::ports::ChangeCapture::lag).
@@ -77,8 +79,10 @@
 //! snapshot and into a query.
 //!
 //! A commit is streamed before other sessions see it; on a standby, long before. A document is built only from a
-//! snapshot that shows the change that asks for it, and is tried again until there is one. So [`PostgresDocuments`] may
-//! read from a standby, by a [`Server`] of its own.
+//! snapshot that shows the change that asks for it, and everything before the point from which the stream resumes, and is
+//! tried again until there is one. So [`PostgresDocuments`] may read from a standby, by a [`Server`] of its own: a physical
+//! standby of the captured server, in the same process as its capture. With any other server the first change ends the run,
+//! and so does a standby that stays behind for longer than the engine tries again.
 //!
 //! A table is scanned page by page in the order in which its keys are sorted as [`Value`](crate::value::Value)s. For
 //! integers, UUIDs, `bytea` and, under the `C` collation, texts, that is the order of the key's own index. For any other
@@ -105,12 +109,16 @@
 //! - Text in a database of encoding `SQL_ASCII` that is not valid UTF-8 travels in images as its bytes; in a key it is an
 //!   error. A key of an array type cannot be asked for.
 
+mod backlog;
 mod build;
 mod capture;
 mod definition;
 mod documents;
 mod error;
 mod feed;
+#[cfg(feature = "__fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod index;
 mod pgoutput;
 mod relation;

@@ -24,6 +24,23 @@ pub(super) struct Column {
     pub(super) in_byte_order: bool,
 }
 
+#[cfg(feature = "__fuzz")]
+impl Column {
+    /// A column of a key, of which nothing but the name matters.
+    pub(super) fn of_key(name: ColumnName) -> Self {
+        let (type_oid, array_oid) = (25, 1009);
+        Self {
+            name,
+            kind: Kind::Text,
+            type_oid,
+            array_oid,
+            generated: false,
+            exact: true,
+            in_byte_order: true,
+        }
+    }
+}
+
 /// How the stream tells old rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Identity {

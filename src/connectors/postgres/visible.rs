@@ -8,6 +8,11 @@
 //! replayed so far is a comparison. A primary has no such position: a snapshot of it is told by transaction ids, in
 //! another order. So the ids of streamed transactions are remembered, with their positions, until a snapshot has shown
 //! them; in one place of the process for each server, because a capture and its documents know nothing of each other.
+//!
+//! What was committed before a stream's resume point is in no stream, and so has no token: a standby that has not come to
+//! it yet would show rows as they were before, and nothing would ever build their documents again. So the position from which
+//! an opening resumes is told in the same place, and everything that is built or resolved waits until it is replayed. A
+//! primary shows what lies before it: a slot is found only once that is so.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -16,10 +21,14 @@ use tokio_postgres::GenericClient;
 
 use super::error::{Place, PostgresError};
 
-/// Transactions that were streamed, and not yet known to be seen by every snapshot from now on: each by the position
-/// of its commit.
+/// What was streamed from one server.
 #[derive(Debug, Default)]
-pub(super) struct Streamed(Mutex<BTreeMap<u64, u32>>);
+pub(super) struct Streamed {
+    /// Transactions that are not yet known to be seen by every snapshot from now on: each by the position of its commit.
+    unseen: Mutex<BTreeMap<u64, u32>>,
+    /// From where each consumer's stream resumed last.
+    resumed: Mutex<BTreeMap<String, u64>>,
+}
 
 /// By the server's own identifier.
 static STREAMED: LazyLock<Mutex<BTreeMap<u64, Arc<Streamed>>>> = LazyLock::new(Mutex::default);
@@ -31,18 +40,33 @@ impl Streamed {
         Arc::clone(all.entry(system).or_default())
     }
 
+    /// A stream of this consumer resumes from this position.
+    pub(super) fn resumes(&self, consumer: &str, position: u64) {
+        self.resumed.lock().unwrap_or_else(PoisonError::into_inner).insert(consumer.to_owned(), position);
+    }
+
+    /// Whether a stream of this server was opened in this process: without one, a token is none of its positions.
+    pub(super) fn is_known(&self) -> bool {
+        self.resumed_from().is_some()
+    }
+
+    /// The newest position from which a stream resumed.
+    fn resumed_from(&self) -> Option<u64> {
+        self.resumed.lock().unwrap_or_else(PoisonError::into_inner).values().max().copied()
+    }
+
     pub(super) fn note(&self, commit: u64, xid: u32) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(commit, xid);
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner).insert(commit, xid);
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Whether a snapshot of the primary shows every transaction whose commit is at `token` or before. What it shows is
     /// forgotten: later snapshots show it too.
     fn shown(&self, snapshot: &Snapshot, token: u64) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.unseen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut shown = true;
         all.retain(|commit, xid| {
             let seen = snapshot.shows(*xid);
@@ -80,12 +104,16 @@ impl Snapshot {
     }
 }
 
-/// Whether a standby has replayed the commit at `token`; a primary has, always. To be asked before the snapshot is taken.
+/// Whether a standby has replayed all before the point from which a stream resumed, and the commit at `token`, where there is
+/// one; a primary has, always. To be asked before the snapshot is taken.
 pub(super) async fn replayed(
     place: &Place,
     client: &impl GenericClient,
-    token: u64,
+    streamed: &Streamed,
+    token: Option<u64>,
 ) -> Result<bool, PostgresError> {
+    // A commit's position is that of its record's beginning, of which the end lies behind; a resume point is an end itself.
+    let Some(needed) = token.map(|commit| commit + 1).max(streamed.resumed_from()) else { return Ok(true) };
     let row = client
         .query_one(
             "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
@@ -94,8 +122,7 @@ pub(super) async fn replayed(
         )
         .await
         .map_err(place.failed("asking how far the standby is"))?;
-    // The position is that of the record's beginning, and replayed is what lies before.
-    Ok(row.get::<_, Option<i64>>(0).is_none_or(|replayed| replayed.cast_unsigned() > token))
+    Ok(row.get::<_, Option<i64>>(0).is_none_or(|replayed| replayed.cast_unsigned() >= needed))
 }
 
 /// Whether the snapshot that this transaction reads shows every streamed transaction up to `token`.

@@ -114,7 +114,7 @@ fn outcome(mut item: BTreeMap<String, Item>, expected: &Expected<'_>) -> Result<
         (403, Some(refusal)) if refusal.kind == "cluster_block_exception" => Outcome::Throttled(refusal),
         (401 | 403, refusal) => Outcome::Closed(refusal.unwrap_or_default()),
         (404, Some(refusal)) if refusal.kind == "index_not_found_exception" => Outcome::Closed(refusal),
-        (_, Some(refusal)) if refusal.kind == "index_closed_exception" => Outcome::Closed(refusal),
+        (300..=499, Some(refusal)) if refusal.kind == "index_closed_exception" => Outcome::Closed(refusal),
         (300..=499, refusal) => Outcome::Rejected(refusal.unwrap_or_default()),
         (status, Some(refusal)) => return Err(format!("it has the status {status} and the error {refusal}")),
         (status, None) => return Err(format!("it has the status {status}")),
@@ -236,6 +236,10 @@ mod tests {
             (
                 r#"{"items":[{"index":{"_id":"1","status":201,"error":"x"}}]}"#,
                 "it has the status 201 and the error x",
+            ),
+            (
+                r#"{"items":[{"index":{"_id":"1","status":200,"error":{"type":"index_closed_exception"}}}]}"#,
+                "it has the status 200 and the error index_closed_exception",
             ),
             (r#"{"items":[{"index":{"_id":"1","status":-1}}]}"#, "invalid value"),
             (r#"{"items":[{"index":{"_id":"1","status":201}}"#, "EOF while parsing"),

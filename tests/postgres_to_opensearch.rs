@@ -1,0 +1,270 @@
+//! The example `postgres_to_opensearch` as a service runs: a real PostgreSQL server, a search server from PyPI, signals, and what
+//! it says of itself. Skipped, and it says so, where one of the servers cannot be had: see `postgres.rs` and `opensearch.rs`.
+
+#![cfg(all(feature = "postgres", feature = "opensearch", unix))]
+// What clippy allows in a test by itself, it does not in a helper of tests.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "postgres/cluster.rs"]
+mod cluster;
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "opensearch/servers.rs"]
+mod servers;
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "opensearch/wire.rs"]
+mod wire;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use tokio::time::Instant;
+
+use cluster::Cluster;
+use servers::{Kind, Server};
+use wire::exchange;
+
+const SHOP: &str = "CREATE DATABASE shop; CREATE ROLE search LOGIN REPLICATION PASSWORD 'correct horse'";
+const TABLES: &str = "
+    CREATE TABLE books(id int PRIMARY KEY, title text, price numeric);
+    CREATE TABLE reviews(id int PRIMARY KEY, book_id int, stars int);
+    ALTER TABLE reviews REPLICA IDENTITY FULL;
+    GRANT SELECT ON books, reviews TO search;
+    CREATE PUBLICATION syncline_search FOR TABLE books, reviews WITH (publish_via_partition_root = true);
+    INSERT INTO books SELECT i, 'book ' || i, i FROM generate_series(1, 500) i;
+    INSERT INTO reviews SELECT i, i, 5 FROM generate_series(1, 500) i";
+
+/// Cargo builds the examples for the tests, into the directory beside theirs.
+fn program() -> Command {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().and_then(Path::parent).unwrap().join("examples/postgres_to_opensearch");
+    assert!(
+        program.exists(),
+        "a test that is built alone needs `cargo build --example postgres_to_opensearch --all-features` before it"
+    );
+    let mut command = Command::new(program);
+    command.env_remove("PGPASSWORD").env_remove("SEARCH_PASSWORD").env_remove("SEARCH_API_KEY");
+    command
+}
+
+struct World {
+    postgres: Cluster,
+    search: Server,
+    directory: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Option<Self> {
+        let postgres = Cluster::start("")?;
+        let search = Server::start(Kind::Osmem).await?;
+        postgres.psql("postgres", SHOP).unwrap();
+        postgres.psql("shop", TABLES).unwrap();
+        Some(Self { postgres, search, directory: tempfile::tempdir().unwrap() })
+    }
+
+    /// The configuration that stands beside the example, with what is particular to this world.
+    fn config(&self) -> PathBuf {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/postgres_to_opensearch/config.toml");
+        let mut text = std::fs::read_to_string(example).unwrap();
+        for (standard, own) in [
+            ("127.0.0.1:9184", "127.0.0.1:0".to_owned()),
+            ("host=127.0.0.1 ", format!("host=127.0.0.1 port={} ", self.postgres.port)),
+            ("http://127.0.0.1:9200", self.search.url()),
+            ("linger_seconds = 10", "linger_seconds = 600".to_owned()),
+        ] {
+            assert!(text.contains(standard), "the example's configuration lacks {standard}");
+            text = text.replace(standard, &own);
+        }
+        let path = self.directory.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn start(&self) -> Program {
+        let child = program()
+            .arg(self.config())
+            .env("PGPASSWORD", "correct horse")
+            .env("SEARCH_PASSWORD", "battery staple")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Program::started(child)
+    }
+
+    /// What the search server has of a document.
+    async fn document(&self, id: &str) -> Option<Json> {
+        let answer = exchange(self.search.address, "GET", &format!("/books/_doc/{id}"), "").await.unwrap();
+        (answer.status == 200).then(|| answer.json()["_source"].clone())
+    }
+
+    async fn until(&self, id: &str, what: impl Fn(Option<&Json>) -> bool) {
+        let started = Instant::now();
+        loop {
+            let document = self.document(id).await;
+            if what(document.as_ref()) {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{id}: {document:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// A program under way, and what it has said so far.
+struct Program {
+    child: Child,
+    errors: BufReader<ChildStderr>,
+    said: String,
+    address: SocketAddr,
+}
+
+impl Program {
+    fn started(mut child: Child) -> Self {
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        let address = loop {
+            let before = said.len();
+            assert_ne!(errors.read_line(&mut said).unwrap(), 0, "it ended: {said}");
+            if let Some((_, address)) = said[before..].split_once("/health on ") {
+                break address.trim().parse().unwrap();
+            }
+        };
+        Self { child, errors, said, address }
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let answer = exchange(self.address, "GET", path, "").await.unwrap();
+        (answer.status, String::from_utf8(answer.body).unwrap())
+    }
+
+    /// The value of one of its measures.
+    async fn measure(&self, name: &str) -> Option<f64> {
+        let (status, page) = self.get("/metrics").await;
+        assert_eq!(status, 200, "{page}");
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map(|value| value.parse().unwrap())
+    }
+
+    async fn until(&self, name: &str, wanted: f64) {
+        let started = Instant::now();
+        while self.measure(name).await != Some(wanted) {
+            assert!(started.elapsed() < Duration::from_secs(60), "{}", self.get("/metrics").await.1);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
+    /// Waits for its end. Returns its exit code and all that it said.
+    async fn end(mut self) -> (Option<i32>, String) {
+        let ended = tokio::task::spawn_blocking(move || {
+            self.errors.read_to_string(&mut self.said).unwrap();
+            let mut out = String::new();
+            self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+            (self.child.wait().unwrap().code(), self.said + &out)
+        });
+        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it ends").unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_follows_is_stopped_and_goes_on_and_says_when_it_has_failed() {
+    let Some(world) = World::new().await else { return };
+    let program = world.start();
+    program.until("syncline_caught_up", 1.0).await;
+    assert_eq!(program.get("/health").await, (200, "caught up\n".to_owned()));
+    assert_eq!(program.measure("syncline_index_seeded{index=\"books\"}").await, Some(1.0));
+    assert_eq!(program.measure("syncline_index_rows_durable_total{index=\"books\"}").await, Some(500.0));
+    assert_eq!(program.measure("syncline_phase{phase=\"running\"}").await, Some(1.0));
+    assert_eq!(program.get("/").await.0, 404);
+    assert_eq!(exchange(program.address, "POST", "/health", "").await.unwrap().status, 405);
+    assert_eq!(world.document("7").await.unwrap()["title"], "book 7");
+    let run = |sql: &str| world.postgres.psql("shop", sql).unwrap();
+    run(
+        "UPDATE books SET title = 'changed' WHERE id = 7; DELETE FROM reviews WHERE book_id = 8; DELETE FROM books WHERE id = 9",
+    );
+    world.until("7", |book| book.is_some_and(|book| book["title"] == "changed")).await;
+    world.until("8", |book| book.is_some_and(|book| book["stars"].is_null())).await;
+    world.until("9", |book| book.is_none()).await;
+    assert!(program.measure("syncline_documents_total{index=\"books\"}").await.unwrap() >= 503.0);
+
+    program.signal("TERM");
+    let (code, said) = program.end().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("stopped") && said.contains("to_be_given_again=0"), "{said}");
+    for secret in ["correct horse", "battery staple"] {
+        assert!(!said.contains(secret), "{said}");
+    }
+
+    // The next one reads no row again, and is given what came meanwhile.
+    run("INSERT INTO books VALUES (1000, 'while it was away', 1)");
+    let program = world.start();
+    world.until("1000", |book| book.is_some()).await;
+    program.until("syncline_caught_up", 1.0).await;
+    assert_eq!(program.measure("syncline_index_rows_read_total{index=\"books\"}").await, Some(0.0));
+
+    // A price that the index does not take: the policy is to stop.
+    run("ALTER TABLE books ALTER price TYPE text; INSERT INTO books VALUES (1001, 'priceless', 'none')");
+    program.until("syncline_phase{phase=\"ended\"}", 1.0).await;
+    let (status, why) = program.get("/health").await;
+    assert_eq!(status, 503);
+    assert!(why.starts_with("ended: ") && why.contains("books/1001"), "{why}");
+    program.signal("TERM");
+    let (code, said) = program.end().await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("run failed") && said.contains("books/1001"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_what_is_wrong_with_its_configuration_and_with_its_servers() {
+    let Some(world) = World::new().await else { return };
+    let path = world.config();
+    let config = std::fs::read_to_string(&path).unwrap();
+    let tries = |text: &str, password: Option<&str>| -> Output {
+        std::fs::write(&path, text).unwrap();
+        let mut command = program();
+        command.arg(&path).env("SEARCH_PASSWORD", "battery staple");
+        if let Some(password) = password {
+            command.env("PGPASSWORD", password);
+        }
+        command.output().unwrap()
+    };
+    let first = config.lines().find(|line| line.starts_with("consumer")).unwrap();
+    for (text, password, what) in [
+        (config.replace(first, "consumer = 7"), Some("correct horse"), "invalid type: integer `7`"),
+        (config.replace(first, "consumr = 'x'"), Some("correct horse"), "unknown field `consumr`"),
+        (config.clone(), Some("hunter2"), "password authentication failed"),
+        (config.clone(), None, "password"),
+        (
+            config.replace("FROM books b", "FROM boks b"),
+            Some("correct horse"),
+            "relation \"boks\" does not exist",
+        ),
+        (
+            config.replace(&world.search.url(), "ftp://x"),
+            Some("correct horse"),
+            "neither http:// nor https://",
+        ),
+    ] {
+        let output = tries(&text, password);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(what), "{what}: {said}");
+        assert!(
+            !["correct horse", "hunter2", "battery staple"].iter().any(|secret| said.contains(secret)),
+            "{said}"
+        );
+    }
+    let output = program().output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("usage: postgres_to_opensearch CONFIG.toml"));
+}
