@@ -42,6 +42,11 @@ pub enum FailurePolicy {
     Stop,
     /// The document is quarantined and the run goes on.
     Skip,
+    /// The index stops alone. That it did is durable in the sink before anything of it is acknowledged; then its documents
+    /// are passed over, in later runs too, and it keeps what it holds, until it is
+    /// [reindexed](crate::Running::reindex), or seeded for another stream or definition. The others go on. An index without
+    /// a scope, which nobody could seed again, stops the run.
+    Park,
 }
 
 /// The failure policy of each index: one for all, and those that differ.

@@ -1,13 +1,13 @@
-//! B8, B9 and B10: what is retried, what is halved, and what is quarantined.
+//! B8, B9, B10 and B16: what is retried, what is halved, what is quarantined, and what stops alone.
 
 mod fakes;
 
 use std::time::Duration;
 
-use fakes::{Act, World, id};
+use fakes::{Act, World, id, index};
 use syncline::error::Stage;
 use syncline::{
-    BatchPolicy, EngineError, FailurePolicies, FailurePolicy, Fault, Limits, Operation, RetryPolicy,
+    BatchPolicy, EngineError, FailurePolicies, FailurePolicy, Fault, Limits, Operation, Refusal, RetryPolicy,
 };
 
 fn units_of(max_changes: usize) -> BatchPolicy {
@@ -365,6 +365,68 @@ async fn b10_a_document_leaves_the_quarantine_when_a_later_write_succeeds() {
         world.log.place("released: users/1");
         world.assert_converged();
     }
+}
+
+/// Users and books are to be seeded; the index of users stops for user 2.
+async fn parked() -> World {
+    let world = World::to_be_seeded(&["users", "books"]);
+    world.load("users", 1, "name=x");
+    world.engine().run().await.expect("nothing is scripted to fail");
+    world.sink.reject(id("users", 2), "no name");
+    world.put("users", 2, "name=y");
+    world.put("books", 7, "title=z");
+    let report =
+        world.engine().with_failure_policies(FailurePolicy::Park).run().await.expect("one index stops alone");
+    assert_eq!(report.parked, [index("users")]);
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn b16_one_bad_index_stops_no_other_and_pins_no_log() {
+    let world = parked().await;
+    assert_eq!(world.sink.contents()["books 7"], "title=z");
+    assert_eq!(world.sink.contents()["users 1"], "name=x", "it keeps what it holds");
+    assert_eq!(world.source.confirmed(), world.source.newest());
+    world.log.place("parked: users/2: no name");
+    // That it is parked is durable before the acknowledgement that passes it.
+    assert!(world.log.place("park users") < world.log.place("confirm 2"));
+
+    // A later run leaves it as it is.
+    world.log.clear();
+    world.put("users", 3, "name=w");
+    world.put("books", 8, "title=v");
+    let report = world.engine().with_failure_policies(FailurePolicy::Park).run().await.unwrap();
+    assert_eq!((report.parked, report.unacknowledged), (vec![index("users")], 0));
+    assert_eq!((world.log.count("clear users"), world.sink.contents().contains_key("users 3")), (0, false));
+    assert_eq!(world.sink.contents()["books 8"], "title=v");
+}
+
+#[tokio::test(start_paused = true)]
+async fn b16_what_is_not_durably_parked_is_not_acknowledged() {
+    let world = World::to_be_seeded(&["users", "books"]);
+    world.engine().run().await.unwrap();
+    world.sink.reject(id("users", 2), "no name");
+    world.put("users", 2, "name=y");
+    world.sink.script.next("park", Act::Fail(Fault::fatal("read only")));
+    world.engine().with_failure_policies(FailurePolicy::Park).run().await.unwrap_err();
+    assert_eq!(world.source.confirms(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn b16_a_parked_index_is_seeded_anew_on_request() {
+    let world = parked().await;
+    world.sink.with(|state| state.rejects.clear());
+    world.source.never_end();
+    let running = world.engine().with_failure_policies(FailurePolicy::Park).start();
+    assert!(running.caught_up().await, "a parked index holds nothing up");
+    assert!(running.status().indexes.iter().any(|status| status.index == index("users") && status.parked));
+    running.reindex(&index("users")).await.unwrap();
+    running.until(|status| status.indexes.iter().all(|index| index.seeded)).await;
+    world.assert_converged();
+    assert_eq!(world.sink.contents()["users 2"], "name=y");
+    assert_eq!(running.reindex(&index("nobody")).await, Err(Refusal::UnknownIndex));
+    running.drain(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(running.reindex(&index("users")).await, Err(Refusal::Ending));
 }
 
 #[tokio::test(start_paused = true)]

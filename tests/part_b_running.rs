@@ -1,4 +1,4 @@
-//! B12, B14, B15 and B18: a run as its program sees it, and what it is told of bad input.
+//! B12, B13, B14, B15 and B18: a run as its program sees it, and what it is told of bad input.
 
 mod fakes;
 
@@ -433,6 +433,53 @@ async fn b14_a_program_can_ask_for_the_status_of_a_run_that_failed() {
     assert!(running.is_finished());
     assert_eq!((running.status().phase, running.status().captured), (Phase::Ended, 1));
     assert_eq!(running.outcome().await.unwrap_err().fault(), Some(&Fault::fatal("gone")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b13_an_index_is_rebuilt_beside_live_traffic() {
+    let world = World::to_be_seeded(&["users", "books"]);
+    for key in 1..=20 {
+        world.load("users", key, "name=x");
+    }
+    world.source.never_end();
+    let running = world.engine().start();
+    assert!(running.caught_up().await);
+    // Something that no change tells of: the index is out of step until it is rebuilt.
+    world.load("users", 5, "name=unseen");
+    world.put("users", 21, "name=y");
+    running.reindex(&index("users")).await.unwrap();
+    world.put("books", 1, "title=z");
+    world.remove("users", 3);
+    assert!(running.caught_up().await);
+    running.until(|status| status.caught_up && status.indexes.iter().all(|index| index.seeded)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.assert_converged();
+    assert_eq!(world.sink.contents()["users 5"], "name=unseen");
+    assert_eq!((world.log.count("clear users"), world.log.count("clear books")), (2, 1));
+}
+
+/// Wherever it dies, the next run ends with what the tables say, and once the clear was durable it goes on with the rebuild.
+#[tokio::test(start_paused = true)]
+async fn b13_a_rebuild_survives_a_crash_at_every_step() {
+    for polls in 1..60 {
+        let world = World::to_be_seeded(&["users"]);
+        for key in 1..=4 {
+            world.load("users", key, "name=x");
+        }
+        world.engine().run().await.unwrap();
+        world.source.never_end();
+        let running = world.engine().start();
+        assert!(running.caught_up().await);
+        world.put("users", 9, "name=y");
+        running.reindex(&index("users")).await.unwrap();
+        for _ in 0..polls {
+            tokio::task::yield_now().await;
+        }
+        drop(running);
+        world.source.end();
+        world.engine().run().await.unwrap();
+        world.assert_converged();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -71,10 +71,11 @@ impl Bytes {
             Op::Wait(_) => 14,
             Op::Land(_) => 15,
             Op::Crash => 16,
-            Op::Drain(_) => 17,
-            Op::Misuse(_) => 18,
+            Op::Reindex(_) => 17,
+            Op::Drain(_) => 18,
+            Op::Misuse(_) => 19,
         };
-        self.variant(at, 19);
+        self.variant(at, 20);
         match op {
             Op::Commit(rows, removed) => self.bytes([rows, removed]),
             Op::Truncate(tables, rows) => {
@@ -86,15 +87,17 @@ impl Bytes {
                 self.answer(answer);
             }
             Op::FailCapture(kind) | Op::FailScan(kind) => self.kind(kind),
-            Op::Misuse(wrong) => self.variant(wrong as u64, 6),
+            Op::Misuse(wrong) => self.variant(wrong as u64, 7),
             Op::Capture(number) | Op::Stale(number) | Op::Scan(number) => self.bytes([number]),
-            Op::Wait(number) | Op::Land(number) | Op::Drain(number) => self.bytes([number]),
+            Op::Wait(number) | Op::Land(number) | Op::Reindex(number) | Op::Drain(number) => {
+                self.bytes([number])
+            }
             Op::Heartbeat | Op::Tarry | Op::End | Op::LoseStream | Op::Repeat | Op::Deadline | Op::Crash => {}
         }
     }
 
     fn setup(&mut self, setup: Setup) {
-        let Setup { indexes, joined, scopes, rows, sized, skip, quarantine, .. } = setup;
+        let Setup { indexes, joined, scopes, rows, sized, skip, park, quarantine, .. } = setup;
         self.bytes([
             indexes,
             joined.into(),
@@ -102,6 +105,7 @@ impl Bytes {
             rows,
             sized.into(),
             skip.into(),
+            park.into(),
             quarantine.into(),
         ]);
         let Setup { max_changes, max_documents, max_bytes, max_delay_ms, changes, documents, .. } = setup;

@@ -55,6 +55,7 @@ pub fn command(drive: &Drive, command: &Command<State>) {
         Command::Notify(notice) => {
             a08_the_observer_hears_in_order(drive, notice);
             a11_nothing_is_skipped_where_it_must_not(drive, notice);
+            b16_an_index_is_told_to_be_parked_once_that_is_durable(drive, notice);
             b08_retries(&drive.config(), notice);
         }
         _ => {}
@@ -107,7 +108,16 @@ fn a08_the_observer_hears_in_order(drive: &Drive, notice: &Notice) {
 /// Under `Stop` nobody is told that a document is in quarantine.
 fn a11_nothing_is_skipped_where_it_must_not(drive: &Drive, notice: &Notice) {
     let skipped = matches!(notice, Notice::Quarantined(..));
-    assert!(drive.setup().skip || !skipped, "A11: {notice:?}, but nothing may be skipped");
+    assert!(drive.setup().skips() || !skipped, "A11: {notice:?}, but nothing may be skipped");
+}
+
+fn b16_an_index_is_told_to_be_parked_once_that_is_durable(drive: &Drive, notice: &Notice) {
+    if let Notice::Parked(document) = notice {
+        let index = &document.id.index;
+        assert!(drive.setup().parks(), "B16: {index} is parked, but may not");
+        let durable = drive.model.sink.seeds.get(index).map(|(_, state)| state);
+        assert_eq!(durable, Some(&SeedState::Parked), "B16: {index} is told to be parked");
+    }
 }
 
 /// Under `Stop` a run goes no further than the call in which the sink refused a document.
@@ -148,11 +158,11 @@ fn a10_told_in_the_end(drive: &Drive) {
 }
 
 /// Everything before a position that is confirmed is in the sink, or durably in quarantine; or it is as durable that its
-/// index was cleared, and will be scanned.
+/// index was cleared, and will be scanned, or has stopped alone.
 pub fn b01_confirmed_is_durable(model: &Model, position: Position) {
     let is_durable = |at: &Position, id: &DocumentId, state: &State, excused: bool| {
         let held = model.sink.documents.get(id).map_or(0, |(state, _)| state.time);
-        let excused = excused || model.quarantined.contains_key(id);
+        let excused = excused || model.quarantined.contains_key(id) || model.is_parked(&id.index);
         assert!(held >= state.time || excused, "B1: {at} is confirmed, {id} is from {held}, not {state:?}");
     };
     for (at, touched) in model.transactions.iter().take_while(|(at, _)| *at <= position) {
@@ -165,8 +175,8 @@ pub fn b01_confirmed_is_durable(model: &Model, position: Position) {
     // An index that was being cleared anyway when its table was emptied is not cleared again.
     for (at, changed) in model.truncations.iter().take_while(|(at, _)| *at <= position) {
         for (id, state) in changed {
-            let absent = model.is_absent(id) || (!state.there && !model.holds(id));
-            is_durable(at, id, state, absent || model.is_yet_to_be_scanned(id));
+            let excused = model.is_absent(id, state.time) || model.is_yet_to_be_scanned(id);
+            is_durable(at, id, state, excused);
         }
     }
 }
@@ -335,7 +345,7 @@ fn b14_caught_up_means_equal(drive: &Drive) {
 
 /// The run is over, or the world is healed and nothing is left to do: the sink is what the rows say.
 pub fn converged(model: &Model) {
-    for (id, state) in model.expected() {
+    for (id, state) in model.expected().filter(|(id, _)| !model.is_parked(&id.index)) {
         let held = model.sink.documents.get(&id).map(|(state, _)| *state).unwrap_or_default();
         let excused = model.quarantined.contains_key(&id);
         assert!(held.there == state.there || excused, "A9: {id} is {held:?}, its rows are {state:?}");

@@ -147,6 +147,7 @@ impl Drive {
             Op::Deadline => self.elapse(256),
             Op::Wait(part) => self.elapse(part.into()),
             Op::Crash => self.crash(),
+            Op::Reindex(at) => self.reindex(at),
             Op::Drain(millis) => {
                 let deadline = self.now.after(Duration::from_millis(millis.into()));
                 self.mark(if self.has_opened { "drained" } else { "drained at the start" });
@@ -217,6 +218,17 @@ impl Drive {
             self.told_idle = false;
             self.handle(Event::Captured { items: Captures::default(), then: Then::More });
         }
+    }
+
+    fn reindex(&mut self, at: u8) {
+        let index = self.model.indexes[usize::from(at) % self.model.indexes.len()].clone();
+        if self.pipeline.can_reindex(&index).is_err() {
+            return;
+        }
+        let is_parked = self.status().indexes.iter().any(|status| status.index == index && status.parked);
+        self.mark(if is_parked { "a parked index reindexed" } else { "reindexed" });
+        self.owed.on_reindex(&index);
+        self.handle(Event::Reindex { index });
     }
 
     fn is_seeded(&self) -> bool {

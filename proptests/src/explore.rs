@@ -15,7 +15,7 @@ use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 
-use syncline::pipeline::{Command, Timer};
+use syncline::pipeline::{Command, IndexStatus, Timer};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::check;
@@ -394,6 +394,12 @@ fn choices(world: &World, drive: &Drive, left: Left) -> Vec<(Op, Left, bool)> {
         }
         choices.extend(transient.map(|then| (Op::FailScan(Kind::Transient), then, false)));
     }
+    for (at, index) in drive.model.indexes.iter().enumerate() {
+        let is_parked = |status: &&IndexStatus| status.index == *index && status.parked;
+        if drive.status().indexes.iter().any(|status| is_parked(&status)) && !drive.is_ending() {
+            choices.push((Op::Reindex(at as u8), left, true));
+        }
+    }
     match drive.timer() {
         Some((_, Timer::Attempt(_))) => {
             choices.extend(transient.map(|then| (Op::Deadline, then, false)));
@@ -423,6 +429,7 @@ fn transient_failures(open: &Command<crate::model::State>) -> Vec<Answer> {
         | Command::Quarantine { .. }
         | Command::Clear { .. }
         | Command::SaveCursor { .. }
+        | Command::Park { .. }
         | Command::MarkSeeded { .. } => answers.push(failed(Effect::All)),
         _ => {}
     }

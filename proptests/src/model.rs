@@ -69,6 +69,8 @@ pub struct Model {
     pub transactions: Vec<(Position, Vec<(i64, State)>)>,
     /// For those that emptied tables the documents that changed with them.
     pub truncations: Vec<(Position, Vec<(DocumentId, State)>)>,
+    /// When each row was deleted last.
+    gone: BTreeMap<i64, u64>,
     /// When the table that is a part of some documents was emptied last.
     emptied: u64,
     /// When each index was cleared last, and which of its documents were to be there then.
@@ -98,6 +100,7 @@ impl Model {
             log: Vec::new(),
             transactions: Vec::new(),
             truncations: Vec::new(),
+            gone: BTreeMap::new(),
             emptied: 0,
             cleared: BTreeMap::new(),
             confirmed: Position(0),
@@ -119,6 +122,9 @@ impl Model {
             self.time += 1;
             let state = State { time: self.time, there: removed & (1 << key) == 0 };
             self.rows.insert(key, state);
+            if !state.there {
+                self.gone.insert(key, state.time);
+            }
             (key, state)
         };
         touched.into_iter().map(write).collect()
@@ -144,8 +150,10 @@ impl Model {
         if tables != Emptied::Related {
             truncation.tables.push(table());
             let time = self.time;
-            let there = self.rows.values_mut().filter(|row| row.there);
-            there.for_each(|row| *row = State { time, there: false });
+            for (key, row) in self.rows.iter_mut().filter(|(_, row)| row.there) {
+                *row = State { time, there: false };
+                self.gone.insert(*key, time);
+            }
         }
         if tables != Emptied::Rows {
             truncation.tables.push(related());
@@ -283,18 +291,22 @@ impl Model {
     pub fn was_cleared(&self, id: &DocumentId, time: u64) -> bool {
         let cleared = self.cleared.get(&id.index).filter(|(cleared, _)| *cleared >= time);
         cleared.is_some_and(|(_, there)| {
-            !there.contains(id) || self.is_absent(id) || self.is_yet_to_be_scanned(id)
+            !there.contains(id) || self.is_absent(id, time) || self.is_yet_to_be_scanned(id)
         })
     }
 
-    /// Whether a document is nowhere, neither in the sink nor by its rows.
-    pub fn is_absent(&self, id: &DocumentId) -> bool {
-        !self.holds(id) && !self.document(id).there
+    /// Whether a document is not in the sink, and its row is not there, or was not at some time since this one.
+    pub fn is_absent(&self, id: &DocumentId, since: u64) -> bool {
+        let is_held = self.sink.documents.get(id).is_some_and(|(state, _)| state.there);
+        let was_gone = self.gone.get(&number(&id.key)).is_some_and(|gone| *gone >= since);
+        !is_held && (was_gone || !self.document(id).there)
     }
 
-    /// Whether a document is in the sink.
-    pub fn holds(&self, id: &DocumentId) -> bool {
-        self.sink.documents.get(id).is_some_and(|(state, _)| state.there)
+    /// Whether an index has stopped alone, and so its documents with it.
+    pub fn is_parked(&self, index: &IndexName) -> bool {
+        let stream = self.stream_id();
+        let held = self.sink.seeds.get(index).filter(|(seed, _)| seed.stream == stream);
+        held.is_some_and(|(_, state)| *state == SeedState::Parked)
     }
 
     /// Whether whoever goes on with the seeding will come to a document.
@@ -303,7 +315,7 @@ impl Model {
         match self.sink.seeds.get(&id.index).filter(|(seed, _)| seed.stream == stream) {
             Some((_, SeedState::Seeded)) => false,
             Some((_, SeedState::Seeding(Some(after)))) => id.key > *after,
-            Some((_, SeedState::Seeding(None) | SeedState::Unseeded)) | None => true,
+            Some((_, SeedState::Seeding(None) | SeedState::Unseeded | SeedState::Parked)) | None => true,
         }
     }
 

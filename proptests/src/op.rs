@@ -64,6 +64,8 @@ pub enum Wrong {
     TooManyRows,
     /// A change from a capture that is closed.
     NoCapture,
+    /// An index that nobody knows is to be seeded anew.
+    UnknownIndex,
 }
 
 /// What a truncation empties.
@@ -116,6 +118,8 @@ pub enum Op {
     Land(u8),
     /// The run dies, and another begins.
     Crash,
+    /// Someone asks for an index to be seeded anew.
+    Reindex(u8),
     /// The run is to end within so many milliseconds.
     Drain(u8),
     /// The driver does what it must not.
@@ -150,6 +154,7 @@ fn rare() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => Just(Op::Crash),
         1 => prop::num::u8::ANY.prop_map(Op::Drain),
+        2 => (0_u8..3).prop_map(Op::Reindex),
         1 => Just(Op::LoseStream),
         1 => Just(Op::End),
         1 => kind().prop_map(Op::FailCapture),
@@ -187,5 +192,6 @@ fn wrong() -> impl Strategy<Value = Wrong> {
         Just(Wrong::TooManyChanges),
         Just(Wrong::TooManyRows),
         Just(Wrong::NoCapture),
+        Just(Wrong::UnknownIndex),
     ]
 }

@@ -21,10 +21,18 @@ pub struct Owed {
     answered: BTreeMap<u64, Vec<DocumentId>>,
     waiting: BTreeMap<DocumentId, BTreeSet<u64>>,
     flying: BTreeMap<DocumentId, Debt>,
-    /// For each truncation the indexes that are not cleared yet.
+    /// For each truncation, and each change of a document that failed while its index was to be cleared, the indexes that are
+    /// not cleared yet.
     truncations: BTreeMap<u64, BTreeSet<IndexName>>,
     /// Indexes that were cleared, and of which nothing has been built since.
     empty: BTreeSet<IndexName>,
+    /// Indexes that are to stop alone, and those that have.
+    parking: BTreeSet<IndexName>,
+    parked: BTreeSet<IndexName>,
+    /// The documents for which they stop.
+    stopped: BTreeSet<DocumentId>,
+    /// Indexes that someone asked to be seeded anew, and that are not cleared yet.
+    anew: BTreeSet<IndexName>,
     /// Each with the number of changes before it.
     checkpoints: Vec<(u64, Position)>,
     safe: Option<Position>,
@@ -46,7 +54,8 @@ impl Owed {
             let number = before + at as u64;
             self.unresolved.remove(&number);
             let indexes = truncation.tables.iter().flat_map(&built_from);
-            let owed: BTreeSet<_> = indexes.filter(|index| !self.empty.contains(index)).collect();
+            let holds = |index: &IndexName| !self.empty.contains(index) && !self.parked.contains(index);
+            let owed: BTreeSet<_> = indexes.filter(holds).collect();
             if !owed.is_empty() {
                 self.truncations.insert(number, owed);
             }
@@ -60,11 +69,67 @@ impl Owed {
         self.checkpoints.clear();
         self.safe = None;
         self.empty.clear();
+        self.parking.clear();
+        self.parked.clear();
+        for id in core::mem::take(&mut self.stopped) {
+            self.flying.remove(&id);
+        }
+    }
+
+    /// Someone asks for an index to be seeded anew.
+    pub fn on_reindex(&mut self, index: &IndexName) {
+        if !self.empty.contains(index) {
+            self.anew.insert(index.clone());
+            self.parked.remove(index);
+        }
+    }
+
+    /// Documents failed for which their indexes stop: they are kept until that is durable, but where the index is to be
+    /// cleared, or has stopped.
+    pub fn on_stopped<'a>(&mut self, ids: impl IntoIterator<Item = &'a DocumentId>) {
+        for id in ids {
+            let is_cleared = self.anew.contains(&id.index)
+                || self.truncations.values().any(|indexes| indexes.contains(&id.index));
+            if self.parking.contains(&id.index) || !(is_cleared || self.parked.contains(&id.index)) {
+                self.parking.insert(id.index.clone());
+                self.stopped.insert(id.clone());
+            } else if let Some(debt) = self.flying.remove(id).flatten().filter(|_| is_cleared)
+                && let Some(oldest) = debt.first()
+            {
+                self.truncations.entry(*oldest).or_default().insert(id.index.clone());
+            }
+        }
+    }
+
+    /// That an index stopped is durable: its documents are forgotten.
+    pub fn on_parked(&mut self, index: &IndexName) {
+        self.parking.remove(index);
+        let of_index: Vec<DocumentId> =
+            self.stopped.iter().filter(|id| id.index == *index).cloned().collect();
+        for id in of_index {
+            self.stopped.remove(&id);
+            self.flying.remove(&id);
+        }
+        self.truncations.retain(|_, indexes| {
+            indexes.remove(index);
+            !indexes.is_empty()
+        });
+        self.on_found_parked(index);
+    }
+
+    /// The sink tells that an index has stopped in an earlier run.
+    pub fn on_found_parked(&mut self, index: &IndexName) {
+        let is_anew = self.anew.contains(index) || self.truncations.values().any(|of| of.contains(index));
+        if !is_anew {
+            self.parked.insert(index.clone());
+        }
+        self.waiting.retain(|id, _| id.index != *index);
     }
 
     /// An index was cleared.
     pub fn on_cleared(&mut self, index: &IndexName) {
         self.empty.insert(index.clone());
+        self.anew.remove(index);
         self.truncations.retain(|_, indexes| {
             indexes.remove(index);
             !indexes.is_empty()
@@ -97,7 +162,7 @@ impl Owed {
         while let Some(number) = self.unresolved.first().copied() {
             let Some(ids) = self.answered.remove(&number) else { return };
             self.unresolved.remove(&number);
-            for id in ids {
+            for id in ids.into_iter().filter(|id| !self.parked.contains(&id.index)) {
                 self.waiting.entry(id).or_default().insert(number);
             }
         }
@@ -234,7 +299,8 @@ impl Owed {
         let unresolved = relative(&self.unresolved);
         let truncations =
             self.truncations.iter().map(|(number, set)| (number - first, set)).collect::<Vec<_>>();
-        let (safe, empty) = (self.safe, &self.empty);
+        let (safe, empty) =
+            (self.safe, (&self.empty, &self.anew, &self.parking, &self.parked, &self.stopped));
         format!(
             "{unresolved:?} {answered:?} {waiting:?} {flying:?} {truncations:?} {empty:?} {later:?} {safe:?} {:?}",
             self.quarantined

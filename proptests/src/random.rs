@@ -82,10 +82,11 @@ pub fn demand(met: &BTreeSet<&'static str>, demanded: &[&'static str]) {
 }
 
 /// What random runs must have met.
-pub const HARD: [&str; 30] = [
+pub const HARD: [&str; 33] = [
     "a call failed",
     "a call failed for good",
     "a call was refused",
+    "a parked index reindexed",
     "abandoned",
     "build halved",
     "capture failed",
@@ -102,7 +103,9 @@ pub const HARD: [&str; 30] = [
     "late release",
     "late write",
     "misuse",
+    "parked",
     "quarantined",
+    "reindexed",
     "released",
     "scan failed",
     "scan resumed",

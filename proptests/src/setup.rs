@@ -21,6 +21,8 @@ pub struct Setup {
     pub sized: bool,
     /// Rejected documents are skipped; else they end the run.
     pub skip: bool,
+    /// An index of which a document is rejected stops alone, where it has a scope.
+    pub park: bool,
     /// Skipped documents are recorded in a quarantine.
     pub quarantine: bool,
     /// See [`BatchPolicy`](syncline::BatchPolicy), as the next four.
@@ -68,6 +70,7 @@ impl Setup {
         rows: 0,
         sized: false,
         skip: true,
+        park: false,
         quarantine: false,
         max_changes: 2,
         max_documents: 2,
@@ -91,6 +94,16 @@ impl Setup {
     /// Indexes there are.
     pub fn indexes(&self) -> u8 {
         self.indexes.clamp(1, 3)
+    }
+
+    /// Whether an index of which a document is rejected stops alone.
+    pub fn parks(&self) -> bool {
+        self.park && self.scopes
+    }
+
+    /// Whether a rejected document is skipped.
+    pub fn skips(&self) -> bool {
+        self.skip && !self.park
     }
 
     /// The configuration of the run. It never contradicts itself.
@@ -119,7 +132,11 @@ impl Setup {
         // An alarm changes nothing, and its timer would go round for ever.
         config.alarms.unacknowledged_age = Duration::MAX;
         config.quarantine = self.quarantine;
-        let policy = if self.skip { FailurePolicy::Skip } else { FailurePolicy::Stop };
+        let policy = match (self.park, self.skip) {
+            (true, _) => FailurePolicy::Park,
+            (false, true) => FailurePolicy::Skip,
+            (false, false) => FailurePolicy::Stop,
+        };
         config.failure_policies = FailurePolicies::new(policy);
         config
     }
@@ -128,12 +145,13 @@ impl Setup {
 /// A world and its limits.
 pub fn any() -> impl Strategy<Value = Setup> {
     let world = (1_u8..4, prop::bool::ANY, prop::bool::ANY, prop::num::u8::ANY, prop::bool::ANY);
-    let policy = (prop::bool::weighted(0.8), prop::bool::ANY, 2_u8..12, 0_u8..3, 5_u8..60);
+    let failed = (prop::bool::weighted(0.8), prop::bool::weighted(0.25));
+    let policy = (failed, prop::bool::ANY, 2_u8..12, 0_u8..3, 5_u8..60);
     let batch = (1_u8..6, 1_u8..7, 1_u8..100, 0_u8..3);
     let limits = (1_u8..12, 1_u8..12, 1_u8..4, 1_u8..5, 1_u8..4, 1_u8..4, 0_u8..6, 1_u8..7, 1_u8..5);
     (world, policy, batch, limits).prop_map(|(world, policy, batch, limits)| {
         let (indexes, joined, scopes, rows, sized) = world;
-        let (skip, quarantine, attempts, delay, timeout_s) = policy;
+        let ((skip, park), quarantine, attempts, delay, timeout_s) = policy;
         let (max_changes, max_documents, max_bytes, max_delay) = batch;
         let (changes, documents, resolves, resolve_changes, builds, flushes, units, rows_owed, share) =
             limits;
@@ -144,6 +162,7 @@ pub fn any() -> impl Strategy<Value = Setup> {
             rows,
             sized,
             skip,
+            park,
             quarantine,
             max_changes,
             max_documents,

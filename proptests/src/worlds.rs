@@ -185,3 +185,13 @@ pub const TRUNCATION_SMALL: World = World {
     demands: &["cleared", "seeded", "truncated", "truncated while seeding"],
     ..TRUNCATION
 };
+
+/// A document of one of two indexes fails, and that index stops alone; then it is seeded anew.
+pub const PARKING: World = World {
+    name: "7: an index that stops alone beside another, and is seeded anew",
+    setup: Setup { indexes: 2, rows: 0b1, park: true, max_documents: 2, ..BACKFILL.setup },
+    commits: &[Op::Commit(0b1, 0)],
+    permanent: 1,
+    demands: &["a parked index reindexed", "cleared", "parked", "seeded"],
+    ..EMPTY
+};

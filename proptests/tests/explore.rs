@@ -54,6 +54,11 @@ fn world_6_a_truncated_related_table() {
     explore(Search::new, worlds::TRUNCATION_RELATED);
 }
 
+#[test]
+fn world_7_an_index_that_stops_alone() {
+    explore(Search::new, worlds::PARKING);
+}
+
 /// What is explored is views of states. That equal views behave alike is proved where they meet, in a world of each kind.
 #[test]
 fn equal_views_behave_alike() {

@@ -117,6 +117,11 @@ impl Chaos {
                     world.mark(Mark::Redefined);
                 }
             }
+            Act::Reindex { index } if index < world.names.len() => {
+                world.with(|state| state.reindex.push(index));
+                world.asked.notify_one();
+            }
+            Act::Reindex { .. } => {}
             Act::Drain { within_ms } => self.drain(within_ms),
             Act::Fail { .. } | Act::Lose | Act::Hold { .. } | Act::Throttle { .. } | Act::LeaveOut => {}
         }
@@ -187,7 +192,7 @@ impl Chaos {
             true
         });
         if asked {
-            world.drain.notify_one();
+            world.asked.notify_one();
         }
     }
 }

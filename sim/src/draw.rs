@@ -90,7 +90,11 @@ pub fn draw(seed: u64) -> (Plan, Options) {
         options.pause_max_ms = contract.pick(&[20, 100, 200]);
     }
     let before_images = !Random::new(seed, "images").permille(250);
-    let schema = schema(&mut Random::new(seed, "schema"), before_images);
+    let mut schema = schema(&mut Random::new(seed, "schema"), before_images);
+    let parking = &mut Random::new(seed, "parking");
+    if parking.permille(350) {
+        schema.indexes.iter_mut().for_each(|index| index.parks = parking.permille(500));
+    }
     let random = &mut Random::new(seed, "workload");
     let rows = (0..options.rows).map(|_| put(random, &schema, &options)).collect();
     let mut workload: Vec<_> =
@@ -190,6 +194,7 @@ fn schema(random: &mut Random, before_images: bool) -> Schema {
         parents: parents.iter().map(|parent| (*parent).to_owned()).collect(),
         everywhere: None,
         skips: false,
+        parks: false,
     };
     let authors = index("authors", "authors", if before_images { &["books"] } else { &[] }, &[]);
     let choices = [

@@ -9,7 +9,7 @@ use std::time::Duration;
 use syncline::error::Stage;
 use syncline::{
     Alarms, BatchPolicy, Engine, EngineError, FailurePolicies, FailurePolicy, FaultKind, Limits, Report,
-    RetryPolicy,
+    RetryPolicy, Running,
 };
 use tokio::time::sleep;
 
@@ -21,6 +21,9 @@ use crate::plan::{Act, Moment, Plan, Point, Poison, Statement};
 use crate::ports::{Capture, Documents, Index, Store};
 use crate::trace::Lane;
 use crate::world::{CHAOS, World};
+
+/// How often someone looks after indexes that have stopped alone.
+const LOOKED_AFTER: Duration = Duration::from_millis(50);
 
 /// Runs until the node dies.
 pub(crate) async fn engine(world: Arc<World>) {
@@ -55,13 +58,31 @@ async fn live(world: &Arc<World>, client: Arc<Client>) -> Result<Report, EngineE
         tokio::select! {
             biased;
             outcome = &mut outcome => return outcome,
-            () = world.drain.notified() => {
+            () = world.asked.notified() => {
+                for index in world.with(|state| std::mem::take(&mut state.reindex)) {
+                    reindex(world, &running, index).await;
+                }
                 if let Some(within) = world.with(|state| state.drain_within_ms) {
                     world.say(Lane::Engine, format_args!("drain within {within} ms"));
                     running.request_drain(Duration::from_millis(within));
                 }
             }
+            // Once nothing fails any more someone looks after the indexes that have stopped.
+            () = sleep(LOOKED_AFTER), if world.with(|state| state.healed) => {
+                let parked = running.status().indexes.into_iter().filter(|index| index.parked);
+                for index in parked.filter_map(|index| world.names.iter().position(|name| *name == index.index)) {
+                    reindex(world, &running, index).await;
+                }
+            }
         }
+    }
+}
+
+async fn reindex(world: &World, running: &Running, index: usize) {
+    let name = &world.names[index];
+    if running.reindex(name).await.is_ok() {
+        world.say(Lane::Seed, format_args!("{name} is to be seeded anew"));
+        world.mark(Mark::Reindexed);
     }
 }
 
@@ -90,6 +111,9 @@ fn build(plan: &Plan, world: &Arc<World>, client: Arc<Client>) -> Engine<Capture
     let mut policies = FailurePolicies::default();
     for index in plan.schema.indexes.iter().filter(|index| index.skips) {
         policies = policies.with_override(&index.name, FailurePolicy::Skip);
+    }
+    for index in plan.schema.indexes.iter().filter(|index| index.parks) {
+        policies = policies.with_override(&index.name, FailurePolicy::Park);
     }
     Engine::new(Capture(client.clone()), Documents(client.clone()), Index(client.clone()))
         .with_quarantine(Store(client))

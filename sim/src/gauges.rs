@@ -19,6 +19,8 @@ pub(crate) struct Gauges {
     resolved: u64,
     /// Documents of resolved changes that no build was asked for since.
     dirty: BTreeSet<Doc>,
+    /// Indexes that have stopped alone: nothing of them waits.
+    parked: BTreeSet<usize>,
     /// How many documents the newest resolves have brought.
     fan_outs: VecDeque<usize>,
     /// A flush has become durable since the last confirm.
@@ -70,7 +72,7 @@ impl Gauges {
         self.resolved += changes as u64;
         self.fan_outs.push_front(docs.len());
         self.fan_outs.truncate(limits.resolves.saturating_mul(2));
-        self.dirty.extend(docs);
+        self.dirty.extend(docs.into_iter().filter(|doc| !self.parked.contains(&doc.index)));
         let most = limits.documents + self.fan_outs.iter().sum::<usize>();
         bound("documents that wait to be built", self.dirty.len(), most)
     }
@@ -83,6 +85,18 @@ impl Gauges {
         bound("documents of a build", docs.len(), limits.max_documents)?;
         let most = limits.units.saturating_mul(limits.max_documents);
         bound("documents in flight", self.on_their_way.len(), most)
+    }
+
+    /// An index has stopped alone: its documents are forgotten.
+    pub(crate) fn on_parked(&mut self, index: usize) {
+        self.parked.insert(index);
+        self.dirty.retain(|doc| doc.index != index);
+        self.on_their_way.retain(|doc, _| doc.index != index);
+    }
+
+    /// An index is being seeded.
+    pub(crate) fn on_seeding(&mut self, index: usize) {
+        self.parked.remove(&index);
     }
 
     pub(crate) fn on_settled<'a>(&mut self, docs: impl IntoIterator<Item = &'a Doc>) {

@@ -214,7 +214,11 @@ impl Index {
                 let Some(physical) = self.generations.get_mut(&generation) else { return };
                 // A cursor that lands late must not take the marker away, which says more.
                 let says_more = (seed.clone(), SeedState::Seeded);
-                if !is_mark && physical.marker.as_ref() == Some(&says_more) {
+                if state != SeedState::Parked && !is_mark && physical.marker.as_ref() == Some(&says_more) {
+                    return;
+                }
+                // Nor must either of them take away that the index has stopped.
+                if physical.marker.as_ref() == Some(&(seed.clone(), SeedState::Parked)) {
                     return;
                 }
                 physical.marker = Some((seed.clone(), state));
@@ -259,12 +263,13 @@ impl Index {
         let is_to_be_scanned = match marker.filter(|(seed, _)| is_stream(seed)) {
             Some((_, SeedState::Seeded)) => false,
             Some((_, SeedState::Seeding(Some(after)))) => to_key(&doc.key) > *after,
-            Some((_, SeedState::Seeding(None) | SeedState::Unseeded)) | None => true,
+            Some((_, SeedState::Seeding(None) | SeedState::Unseeded | SeedState::Parked)) | None => true,
         };
         Standing {
             is_held: self.current[doc.index].is_some_and(|current| self.body(current, doc).is_some()),
             is_to_be_scanned,
             is_recorded: self.recorded.contains_key(doc),
+            is_parked: marker.is_some_and(|(seed, state)| is_stream(seed) && *state == SeedState::Parked),
         }
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Standing {
     pub(crate) is_to_be_scanned: bool,
     /// It stands in quarantine.
     pub(crate) is_recorded: bool,
+    /// The index has stopped alone.
+    pub(crate) is_parked: bool,
 }
 
 /// What is known of the documents, beside the engine.
@@ -166,7 +168,10 @@ impl Judge {
                     continue;
                 }
                 let standing = standing(doc);
-                if standing.is_recorded || self.is_rightly_missing(doc, *at, *how, standing) {
+                if standing.is_recorded
+                    || standing.is_parked
+                    || self.is_rightly_missing(doc, *at, *how, standing)
+                {
                     continue;
                 }
                 // Who refers to a row is looked up later than it changed. One that has turned away by then is not found,

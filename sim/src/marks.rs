@@ -92,6 +92,10 @@ marks! {
     ChildLeft => "a child deleted or moved",
     /// A row was given another key.
     Rekeyed => "a key changed",
+    /// An index stopped alone.
+    Parked => "an index that stopped alone",
+    /// An index was seeded anew because someone asked for it.
+    Reindexed => "an index seeded anew on request",
     /// A table was truncated of which rows were a part of documents.
     Truncated => "a table truncated",
     /// The same while a table was being scanned.

@@ -29,6 +29,10 @@ impl Ear {
 impl Observer for Ear {
     fn on_backfill_started(&self, indexes: &[IndexName]) {
         self.seeding.store(true, Ordering::Relaxed);
+        for index in indexes {
+            let number = self.world.names.iter().position(|name| name == index);
+            number.into_iter().for_each(|number| self.world.with(|state| state.gauges.on_seeding(number)));
+        }
         self.world.say(Lane::Seed, format_args!("backfill of {indexes:?} started"));
     }
 
@@ -57,6 +61,13 @@ impl Observer for Ear {
 
     fn on_document_released(&self, id: &DocumentId) {
         self.world.say(Lane::Flush, format_args!("released {id}"));
+    }
+
+    fn on_index_parked(&self, document: &RejectedDocument) {
+        let index = self.world.names.iter().position(|name| *name == document.id.index);
+        index.into_iter().for_each(|index| self.world.with(|state| state.gauges.on_parked(index)));
+        self.world.mark(Mark::Parked);
+        self.world.say(Lane::Seed, format_args!("{} has stopped for {document}", document.id.index));
     }
 
     fn on_retry(&self, stage: Stage, attempt: u32, delay: Duration, fault: &Fault) {

@@ -387,7 +387,12 @@ impl Sink for Index {
         let index = self.number(index)?;
         let call = Call::SeedState { index, generation: self.0.generation(index), seed: seed.clone() };
         match self.0.ask(Node::Index, call).await? {
-            Answer::Seeded(state) => Ok(state),
+            Answer::Seeded(state) => {
+                if state == SeedState::Parked {
+                    self.0.world.with(|state| state.gauges.on_parked(index));
+                }
+                Ok(state)
+            }
             _ => Err(unexpected()),
         }
     }
@@ -412,6 +417,12 @@ impl Sink for Index {
     async fn mark_seeded(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
         let generation = self.0.generation(self.number(index)?);
         let call = Call::Mark { generation, seed: seed.clone(), epoch: self.0.epoch() };
+        self.0.ask(Node::Index, call).await.map(drop)
+    }
+
+    async fn park(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
+        let generation = self.0.generation(self.number(index)?);
+        let call = Call::Park { generation, seed: seed.clone(), epoch: self.0.epoch() };
         self.0.ask(Node::Index, call).await.map(drop)
     }
 }

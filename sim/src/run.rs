@@ -189,6 +189,7 @@ async fn heal(world: &World) {
         state.run_at_heal = state.run;
     });
     madsim::net::NetSim::current().update_config(|config| config.packet_loss_rate = 0.0);
+    world.asked.notify_one();
     world.say(Lane::Fault, format_args!("healed"));
 }
 

@@ -195,6 +195,7 @@ fn describe(world: &World, call: &Call) -> String {
             format!("cursor {} of {}", from_where(after), physical(generation))
         }
         Call::Mark { generation, .. } => format!("mark {} seeded", physical(generation)),
+        Call::Park { generation, .. } => format!("mark {} parked", physical(generation)),
         Call::Load => "load the quarantine".to_owned(),
         Call::Record { docs } => format!("record {docs:?}"),
         Call::Release { docs } => format!("release {docs:?}"),

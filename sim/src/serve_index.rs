@@ -25,7 +25,10 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle
     if !guarded && !world.is_awaited(request.run, request.until_us) {
         return Err(Failed::transient("nobody waits for this"));
     }
-    let late = matches!(request.call, Call::Clear { .. } | Call::Cursor { .. } | Call::Mark { .. });
+    let late = matches!(
+        request.call,
+        Call::Clear { .. } | Call::Cursor { .. } | Call::Mark { .. } | Call::Park { .. }
+    );
     if late && !world.is_awaited(request.run, request.until_us) {
         world.mark(Mark::LateSeeding);
     }
@@ -62,6 +65,9 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle
         }
         Call::Mark { generation, seed, epoch } => {
             return set_marker(world, *generation, seed, SeedState::Seeded, *epoch, point, nth).await;
+        }
+        Call::Park { generation, seed, epoch } => {
+            return set_marker(world, *generation, seed, SeedState::Parked, *epoch, point, nth).await;
         }
         Call::Load => {
             let recorded = world.with(|state| state.index.recorded.keys().cloned().collect());

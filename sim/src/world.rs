@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub(crate) served: usize,
     /// Acts of the chaos node that are not over.
     pub(crate) outstanding: usize,
+    /// The indexes that someone asks to be seeded anew.
+    pub(crate) reindex: Vec<usize>,
     /// The deadline of a drain that was asked for.
     pub(crate) drain_within_ms: Option<u64>,
 }
@@ -67,8 +69,8 @@ pub(crate) struct World {
     chaos: mpsc::UnboundedSender<Act>,
     /// Something was committed, or the stream was broken.
     pub(crate) streamed: Notify,
-    /// A drain was asked for.
-    pub(crate) drain: Notify,
+    /// A drain was asked for, or that an index is seeded anew.
+    pub(crate) asked: Notify,
     /// A promise was broken.
     pub(crate) failed: Notify,
     origin: tokio::time::Instant,
@@ -106,6 +108,7 @@ impl World {
             requests: 0,
             served: 0,
             outstanding: 0,
+            reindex: Vec::new(),
             drain_within_ms: None,
         };
         for (mark, holds) in variants(&plan) {
@@ -121,7 +124,7 @@ impl World {
             state: Mutex::new(state),
             chaos,
             streamed: Notify::new(),
-            drain: Notify::new(),
+            asked: Notify::new(),
             failed: Notify::new(),
             origin: tokio::time::Instant::now(),
         };
@@ -347,6 +350,7 @@ fn is_of_request(act: &Act) -> bool {
         | Act::LosePosition
         | Act::DeleteIndex { .. }
         | Act::Redefine { .. }
+        | Act::Reindex { .. }
         | Act::Drain { .. } => false,
     }
 }

@@ -130,6 +130,10 @@ where
                 let span = tracing::debug_span!("mark", call = call.0, %index);
                 done(call, self.sink.mark_seeded(&index, &seed).instrument(span).await)
             }
+            Command::Park { call, index, seed } => {
+                let span = tracing::debug_span!("park", call = call.0, %index);
+                done(call, self.sink.park(&index, &seed).instrument(span).await)
+            }
             Command::ReadLag { call } => {
                 let span = tracing::debug_span!("lag", call = call.0);
                 let result = self.capture.lag().instrument(span).await;

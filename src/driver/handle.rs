@@ -7,7 +7,8 @@ use tokio::task::JoinHandle;
 
 use crate::driver::shared::Watch;
 use crate::error::EngineError;
-use crate::pipeline::{Phase, Report, Status};
+use crate::name::IndexName;
+use crate::pipeline::{Phase, Refusal, Report, Status};
 
 /// A run of an [`Engine`](crate::Engine). Dropping it ends the run where it stands: nothing is acknowledged that is not
 /// durable, and the next run is given the rest again.
@@ -46,6 +47,16 @@ impl Running {
     /// over, and [`outcome`](Self::outcome) tells why.
     pub async fn caught_up(&self) -> bool {
         self.until(|status| status.caught_up).await.caught_up
+    }
+
+    /// Has an index emptied and seeded anew, beside live changes and without stopping the run; so is one that had stopped
+    /// alone ([`FailurePolicy::Park`](crate::FailurePolicy::Park)). Returns once the run has taken it up: wait
+    /// [`until`](Self::until) its status is seeded again. A run that dies before it has cleared the index forgets the
+    /// request; from then on the index is not seeded, and a later run goes on.
+    ///
+    /// Errors: why it cannot be, and [`Refusal::Ending`] where the run is over.
+    pub async fn reindex(&self, index: &IndexName) -> Result<(), Refusal> {
+        self.watch.request_reindex(index).await.unwrap_or(Err(Refusal::Ending))
     }
 
     /// Asks the run to take nothing new in, to work off what is owed within this time, and to end. Returns at once; the

@@ -43,6 +43,10 @@ pub(super) fn observe(observer: &dyn Observer, notice: &Notice) {
             tracing::info!(document = %id, "document released from the quarantine");
             observer.on_document_released(id);
         }
+        Notice::Parked(document) => {
+            tracing::error!(index = %document.id.index, document = %document.id, reason = %document.reason, "index parked");
+            observer.on_index_parked(document);
+        }
         Notice::Retried { stage, attempt, delay, fault } => {
             let delay_ms = delay.as_millis() as u64;
             tracing::warn!(%stage, attempt, delay_ms, %fault, "failed, to be tried again");

@@ -1,12 +1,14 @@
-//! What a run shares with its handle: how it is, and until when it is to be drained.
+//! What a run shares with its handle: how it is, and what is asked of it.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::pipeline::{Phase, Status};
+use crate::name::IndexName;
+use crate::pipeline::{Phase, Refusal, Status};
 
 /// A hundred years: a deadline past the end of time is as good as this one.
 const CENTURY: Duration = Duration::from_secs(3_155_760_000);
@@ -14,10 +16,27 @@ const CENTURY: Duration = Duration::from_secs(3_155_760_000);
 /// The run when its task last waited, and when that was.
 type Published = (Status, Option<Instant>);
 
+/// What the handle asks of the run.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// To be drained until then.
+    Drain(Instant),
+    /// To seed an index anew; told whether it will be.
+    Reindex(IndexName, oneshot::Sender<Result<(), Refusal>>),
+}
+
+/// The indexes that are to be seeded anew, and whether anyone will take them up.
+#[derive(Debug, Default)]
+struct Reindexes {
+    asked: VecDeque<(IndexName, oneshot::Sender<Result<(), Refusal>>)>,
+    closed: bool,
+}
+
 #[derive(Debug, Default)]
 struct Requests {
     /// The earliest deadline of the drains that were asked for.
     drain_until: Mutex<Option<Instant>>,
+    reindexes: Mutex<Reindexes>,
     asked: Notify,
 }
 
@@ -35,19 +54,31 @@ pub(super) struct Desk {
     requests: Arc<Requests>,
 }
 
+impl Drop for Desk {
+    fn drop(&mut self) {
+        // Whoever waits for an answer learns that none will come.
+        let mut reindexes = self.requests.reindexes.lock().unwrap_or_else(PoisonError::into_inner);
+        *reindexes = Reindexes { asked: VecDeque::new(), closed: true };
+    }
+}
+
 impl Desk {
     pub(super) fn publish(&self, status: Status) {
         self.published.send_replace((status, Some(Instant::now())));
     }
 
-    /// Waits until a drain is asked for: its deadline.
-    pub(super) async fn drain_requested(&self) -> Instant {
+    /// Waits for the next request; for one to seed an index anew only while the run knows its indexes.
+    pub(super) async fn requested(&self, knows_indexes: bool) -> Request {
+        let requests = &self.requests;
         loop {
-            let until = self.requests.drain_until.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(until) = until {
-                return until;
+            if let Some(until) = requests.drain_until.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return Request::Drain(until);
             }
-            self.requests.asked.notified().await;
+            let next = || requests.reindexes.lock().unwrap_or_else(PoisonError::into_inner).asked.pop_front();
+            if let Some((index, told)) = knows_indexes.then(next).flatten() {
+                return Request::Reindex(index, told);
+            }
+            requests.asked.notified().await;
         }
     }
 }
@@ -77,6 +108,17 @@ impl Watch {
 
     pub(super) fn is_over(&self) -> bool {
         self.seen.has_changed().is_err()
+    }
+
+    /// Asks for an index to be seeded anew: whether it will be; nothing where the run is over before it could tell.
+    pub(super) fn request_reindex(&self, index: &IndexName) -> oneshot::Receiver<Result<(), Refusal>> {
+        let (told, answer) = oneshot::channel();
+        let mut reindexes = self.requests.reindexes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !reindexes.closed {
+            reindexes.asked.push_back((index.clone(), told));
+            self.requests.asked.notify_one();
+        }
+        answer
     }
 
     pub(super) fn request_drain(&self, within: Duration) {

@@ -15,9 +15,9 @@ use crate::config::Config;
 use crate::driver::edges::{Answer, Edges};
 use crate::driver::intake::{Burst, Intake};
 use crate::driver::observe;
-use crate::driver::shared::Desk;
+use crate::driver::shared::{Desk, Request};
 use crate::error::EngineError;
-use crate::pipeline::{CallId, Command, Event, Pipeline, Report};
+use crate::pipeline::{CallId, Command, Event, Phase, Pipeline, Report};
 use crate::ports::{ChangeCapture, DocumentBuilder, Lane, Observer, Sink};
 use crate::row::Key;
 use crate::time::Instant;
@@ -27,7 +27,7 @@ const TURNS_AT_ONCE: u32 = 64;
 
 /// What woke the loop.
 enum Woken<B> {
-    Drain(tokio::time::Instant),
+    Request(Request),
     Answer(Option<Answer<B>>),
     Captured(Burst<Captures>),
     Scanned(CallId, Burst<Vec<Key>>),
@@ -97,6 +97,7 @@ where
         }
         let room = (pipeline.capacity(Lane::Live), pipeline.capacity(Lane::Backfill));
         let timeout = pipeline.poll_timeout();
+        let knows_indexes = pipeline.phase() != Phase::Starting;
         let intake = poll_fn(|cx| {
             let captured = |live: &mut Option<Intake<Captured>>, cx: &mut _| match live {
                 Some(live) if room.0 > 0 => live.poll_burst(cx, room.0).map(Woken::Captured),
@@ -122,7 +123,7 @@ where
         });
         let woken = tokio::select! {
             biased;
-            until = desk.drain_requested() => Woken::Drain(until),
+            request = desk.requested(knows_indexes) => Woken::Request(request),
             Some(answer) = calls.next() => Woken::Answer(answer.ok().flatten()),
             woken = intake => {
                 scan_first = matches!(woken, Woken::Captured(_));
@@ -131,9 +132,18 @@ where
             () = sleep_until(origin, timeout.map(|(at, _)| at)) => Woken::Timeout,
         };
         let event = match woken {
-            Woken::Drain(until) => {
+            Woken::Request(Request::Drain(until)) => {
                 let within = until.saturating_duration_since(tokio::time::Instant::now());
                 Event::Drain { deadline: clock().after(within) }
+            }
+            Woken::Request(Request::Reindex(index, told)) => {
+                let verdict = pipeline.can_reindex(&index);
+                // Whoever asked may have gone.
+                let _ = told.send(verdict);
+                match verdict {
+                    Ok(()) => Event::Reindex { index },
+                    Err(_) => continue,
+                }
             }
             Woken::Answer(None) => continue,
             Woken::Answer(Some(Answer::Event(event))) => {

@@ -49,7 +49,8 @@ impl<B> Pipeline<B> {
                 | Purpose::Clear(_)
                 | Purpose::SaveCursor(_)
                 | Purpose::Scan
-                | Purpose::MarkSeeded(_) => true,
+                | Purpose::MarkSeeded(_)
+                | Purpose::Park(_) => true,
                 Purpose::Begin
                 | Purpose::Describe
                 | Purpose::LoadQuarantine
@@ -60,6 +61,10 @@ impl<B> Pipeline<B> {
                 | Purpose::ReadSeed(_)
                 | Purpose::ReadLag => false,
             }),
+            Event::Reindex { index } => match self.can_reindex(index) {
+                Ok(()) => Ok(None),
+                Err(refusal) => Err(Misuse::Reindex { index: index.clone(), refusal }),
+            },
             Event::Elapsed | Event::Drain { .. } => Ok(None),
         }
     }

@@ -24,7 +24,9 @@ impl<B> Pipeline<B> {
                 self.make(Purpose::ReadSeed(number), 1);
             }
         }
-        self.clear_truncated();
+        self.shut_anew();
+        self.clear_shut();
+        self.park_stopped();
         self.announce();
         if self.seeding.announced {
             for number in self.numbers() {
@@ -61,13 +63,13 @@ impl<B> Pipeline<B> {
         }
         if !self.seeding.announced {
             self.seeding.announced = true;
-            let unseeded = self.seeding.indexes.iter().filter(|index| !index.is_seeded());
+            let unseeded = self.seeding.indexes.iter().filter(|index| !index.is_done());
             let unseeded: Vec<_> = unseeded.map(|index| index.name.clone()).collect();
             if !unseeded.is_empty() {
                 self.notify(Notice::BackfillStarted(unseeded));
             }
         }
-        if !self.seeding.completed && self.seeding.is_seeded() {
+        if !self.seeding.completed && self.seeding.is_done() {
             self.seeding.completed = true;
             self.notify(Notice::BackfillCompleted);
             self.tell_live();
@@ -80,6 +82,9 @@ impl<B> Pipeline<B> {
             Ok(state) => {
                 self.seeding.on_read(number, state);
                 self.open_gate(number);
+                if self.seeding.get(number).stage == Stage::Parked {
+                    self.forget_parked(number);
+                }
             }
             Err(fault) => self.on_fault(call, fault),
         }
@@ -93,7 +98,8 @@ impl<B> Pipeline<B> {
     }
 
     pub(super) fn on_cleared(&mut self, number: u32) {
-        self.settle_truncations(number);
+        self.settle_until_cleared(number);
+        self.seeding.get_mut(number).anew = false;
         let skip = self.config.skip_backfill;
         self.seeding.get_mut(number).stage = if skip { Stage::Open } else { Stage::Starting };
         match skip {

@@ -38,6 +38,7 @@ pub(super) enum Purpose {
     SaveCursor(u32),
     Scan,
     MarkSeeded(u32),
+    Park(u32),
     ReadLag,
 }
 
@@ -54,7 +55,11 @@ impl Purpose {
             Self::Flush(_) => Stage::Flush,
             Self::CaughtUp => Stage::CaughtUp,
             Self::Ack => Stage::Ack,
-            Self::ReadSeed(_) | Self::Clear(_) | Self::SaveCursor(_) | Self::MarkSeeded(_) => Stage::Seed,
+            Self::ReadSeed(_)
+            | Self::Clear(_)
+            | Self::SaveCursor(_)
+            | Self::MarkSeeded(_)
+            | Self::Park(_) => Stage::Seed,
             Self::Scan => Stage::Scan,
             Self::ReadLag => Stage::Lag,
         }
@@ -64,7 +69,7 @@ impl Purpose {
     pub(super) fn outlives_halt(self) -> bool {
         match self {
             Self::Flush(_) | Self::Quarantine(_) | Self::Release(_) | Self::Ack => true,
-            Self::SaveCursor(_) | Self::MarkSeeded(_) => true,
+            Self::SaveCursor(_) | Self::MarkSeeded(_) | Self::Park(_) => true,
             Self::Begin
             | Self::Describe
             | Self::Ensure(_)
@@ -86,7 +91,8 @@ impl Purpose {
             Self::ReadSeed(index)
             | Self::Clear(index)
             | Self::SaveCursor(index)
-            | Self::MarkSeeded(index) => Some(index),
+            | Self::MarkSeeded(index)
+            | Self::Park(index) => Some(index),
             Self::Begin
             | Self::Describe
             | Self::Ensure(_)

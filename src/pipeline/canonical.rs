@@ -179,6 +179,7 @@ impl<B: fmt::Debug> Pipeline<B> {
                             )?;
                         }
                     }
+                    Part::Parked(index, held) => write!(text, " parked {index} {}", held.len())?,
                     Part::Release(documents, _) => {
                         write!(text, " release")?;
                         documents.iter().try_for_each(|document| write!(text, " {}", document.id))?;
@@ -207,10 +208,13 @@ impl<B: fmt::Debug> Pipeline<B> {
                 index.stage,
                 index.skip_to
             )?;
+            if index.anew || index.parked_for.is_some() {
+                write!(text, " anew {} parked for {:?}", index.anew, index.parked_for)?;
+            }
             if index.sees.is_some() {
                 write!(text, " sees {:?}", index.sees)?;
             }
-            for handle in &index.truncations {
+            for handle in &index.until_cleared {
                 write!(text, " truncated by {}", self.change(*handle))?;
             }
             for (handle, _, _, holders, mark) in index.rows.iter() {
@@ -280,6 +284,7 @@ impl<B: fmt::Debug> Pipeline<B> {
             Purpose::SaveCursor(index) => ("save cursor", None, index as usize),
             Purpose::Scan => ("scan", None, 0),
             Purpose::MarkSeeded(index) => ("mark seeded", None, index as usize),
+            Purpose::Park(index) => ("park", None, index as usize),
             Purpose::ReadLag => ("read lag", None, 0),
         }
     }

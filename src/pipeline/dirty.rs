@@ -397,6 +397,31 @@ impl Dirty {
         dropped
     }
 
+    /// No document of an index waits any more: what each was owed for. Those in flight stay so.
+    pub(super) fn forget_index(&mut self, index: u32) -> Vec<Owed> {
+        if let Some(held) = self.held.get_mut(index as usize) {
+            held.clear();
+        }
+        let waiting =
+            self.documents.iter().filter(|(_, entry)| entry.index == index && entry.waiting.is_some());
+        let waiting: Vec<Slot> = waiting.map(|(slot, _)| slot).collect();
+        let mut forgotten = Vec::with_capacity(waiting.len());
+        for slot in waiting {
+            let entry = self.entry(slot);
+            let flies = entry.flying.is_some();
+            let Some((debt, place)) = entry.waiting.take() else { continue };
+            if let Place::Unit(number) = place {
+                self.leave(debt.lane, number, debt.changes);
+            }
+            if !flies {
+                self.documents.remove(slot);
+            }
+            forgotten.push(debt.owed);
+        }
+        self.recount_live();
+        forgotten
+    }
+
     /// The tokens of another stream say nothing of this one.
     pub(super) fn forget_visibility(&mut self) {
         for entry in self.documents.iter_mut() {

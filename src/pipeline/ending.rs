@@ -121,8 +121,8 @@ impl<B> Pipeline<B> {
         }
         // A document in flight is among those of the dirty set.
         let worked_off =
-            self.resolve.is_empty() && self.dirty.documents() == 0 && !self.seeding.owes_truncation();
-        let seeded = self.seeding.is_seeded();
+            self.resolve.is_empty() && self.dirty.documents() == 0 && !self.seeding.owes_a_clear();
+        let seeded = self.seeding.is_done();
         let saved =
             self.seeding.indexes.iter().all(|index| !index.saving && index.stage != seeding::Stage::Marking);
         let told = !self.calls.is_pending(Purpose::CaughtUp);
@@ -137,7 +137,8 @@ impl<B> Pipeline<B> {
         self.close_scan();
         self.ending.over = true;
         let error = self.ending.halt.take().and_then(|halt| halt.error);
-        let unseeded = self.seeding.indexes.iter().filter(|index| !index.is_seeded());
+        let unseeded = self.seeding.indexes.iter().filter(|index| !index.is_done());
+        let parked = self.seeding.indexes.iter().filter(|index| index.stage == seeding::Stage::Parked);
         let outcome = match error {
             Some(error) => Err(error),
             None => Ok(Report {
@@ -146,6 +147,7 @@ impl<B> Pipeline<B> {
                 acknowledged: self.ack.acknowledged(),
                 unacknowledged: self.ack.unacknowledged(),
                 unseeded: unseeded.map(|index| index.name.clone()).collect(),
+                parked: parked.map(|index| index.name.clone()).collect(),
                 quarantined: self.quarantined_count,
             }),
         };

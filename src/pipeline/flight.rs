@@ -20,6 +20,8 @@ pub(super) enum Part<B> {
     Quarantine(Arc<[QuarantinedDocument]>, Vec<Slot>),
     /// They were written: remove their records from the quarantine.
     Release(Arc<[CuredDocument]>, Vec<Slot>),
+    /// They failed, and the index of this number stops for it: nothing, once that is durable.
+    Parked(u32, Vec<Slot>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -138,6 +140,25 @@ impl<B> Flights<B> {
 
     pub(super) fn take_part(&mut self, id: PartId) -> Option<Part<B>> {
         self.units.get_mut(&id.unit)?.parts.remove(&id.part).map(|(part, _)| part)
+    }
+
+    /// Takes what waits for an index to have stopped: the documents, by unit.
+    pub(super) fn take_parked(&mut self, index: u32) -> Vec<(u64, Vec<Slot>)> {
+        let mut taken = Vec::new();
+        for (number, unit) in &mut self.units {
+            let mut slots = Vec::new();
+            unit.parts.retain(|_, (part, _)| match part {
+                Part::Parked(of, held) if *of == index => {
+                    slots.append(held);
+                    false
+                }
+                Part::Parked(..) | Part::Flush(_) | Part::Quarantine(..) | Part::Release(..) => true,
+            });
+            if !slots.is_empty() {
+                taken.push((*number, slots));
+            }
+        }
+        taken
     }
 
     /// A part can be flushed.

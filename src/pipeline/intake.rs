@@ -13,7 +13,7 @@ use crate::error::{Fault, Stage};
 use crate::name::{IndexName, StreamId};
 use crate::pipeline::calls::{Call, Purpose};
 use crate::pipeline::dirty::Cause;
-use crate::pipeline::{Notice, Pipeline, Then};
+use crate::pipeline::{Notice, Pipeline, Then, seeding};
 use crate::ports::{IndexMapping, IndexScope, Lane, Resolved};
 use crate::time::Instant;
 
@@ -183,6 +183,10 @@ impl<B> Pipeline<B> {
             self.dirty.forget_visibility();
             self.capture.best = None;
             self.seeding.restart(stream, self.config.skip_backfill);
+            if !self.config.skip_backfill {
+                // Every row is scanned again: no index stops for what failed before.
+                self.numbers().for_each(|number| self.let_go(number));
+            }
         } else {
             self.ack.on_reopened();
         }
@@ -290,6 +294,9 @@ impl<B> Pipeline<B> {
                 let mut fresh = false;
                 for id in ids.by_ref().take(to - from) {
                     let index = self.seeding.index(&id.index);
+                    if self.seeding.get(index).stage == seeding::Stage::Parked {
+                        continue;
+                    }
                     let gate = self.seeding.gate(index);
                     let cause = Cause::Live(handle);
                     let dirtied = self.dirty.dirty(index, id, cause, visibility, self.now, gate);

@@ -55,7 +55,7 @@ impl<B> Pipeline<B> {
                 }
             }
         }
-        for handle in self.seeding.indexes.iter().flat_map(|index| &index.truncations) {
+        for handle in self.seeding.indexes.iter().flat_map(|index| &index.until_cleared) {
             *changes.entry(*handle).or_default() += 1;
         }
         let ledger: BTreeMap<Handle, u32> =
@@ -80,7 +80,9 @@ impl<B> Pipeline<B> {
                     Part::Flush(writes) => {
                         slots.extend((0..writes.len()).map(|at| unit.slots[writes.place(at)]));
                     }
-                    Part::Quarantine(_, held) | Part::Release(_, held) => slots.extend(held),
+                    Part::Quarantine(_, held) | Part::Release(_, held) | Part::Parked(_, held) => {
+                        slots.extend(held)
+                    }
                 }
             }
             if !self.ending.is_halting() {
@@ -164,8 +166,9 @@ impl<B> Pipeline<B> {
                     index.saving || index.stage == Stage::Starting
                 }
                 Purpose::MarkSeeded(index) => {
-                    matches!(self.seeding.get(index).stage, Stage::Marking | Stage::Truncated)
+                    matches!(self.seeding.get(index).stage, Stage::Marking | Stage::Shut | Stage::Parking)
                 }
+                Purpose::Park(index) => self.seeding.get(index).stage == Stage::Parking,
                 Purpose::Scan => self.seeding.scan.as_ref().is_some_and(|scan| scan.open.is_none()),
                 Purpose::Open => !self.capture.is_open(),
                 Purpose::Begin
@@ -197,7 +200,9 @@ impl<B> Pipeline<B> {
         for (at, index) in self.seeding.indexes.iter().enumerate() {
             let counted = flying.get(&(at as u32)).copied().unwrap_or_default();
             assert_eq!(index.flying, counted, "I7: flights of index {} are counted", index.name);
-            if !index.gate() && !matches!(index.stage, Stage::Settling | Stage::Truncated) {
+            let leaves =
+                matches!(index.stage, Stage::Settling | Stage::Shut | Stage::Parking | Stage::Parked);
+            if !index.gate() && !leaves {
                 assert_eq!(index.flying, 0, "I7: index {} is being cleared", index.name);
             }
         }
@@ -207,7 +212,7 @@ impl<B> Pipeline<B> {
         if self.ending.is_over() {
             return;
         }
-        let owed = !self.resolve.is_empty() || self.dirty.documents() > 0 || self.seeding.owes_truncation();
+        let owed = !self.resolve.is_empty() || self.dirty.documents() > 0 || self.seeding.owes_a_clear();
         // A call that is under way has a time limit.
         assert!(!owed || self.poll_timeout().is_some(), "I8: something is owed, and nothing will happen");
         if self.flights.all_ready().next().is_some() {

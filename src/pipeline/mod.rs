@@ -21,7 +21,7 @@
 //! | `flight` | the units that are on this way |
 //! | `ledger`, `ack` | what is owed, and so what may be acknowledged |
 //! | `seeding`, `backfill` | which indexes are being seeded, and how far |
-//! | `truncate` | which indexes are to be emptied and seeded again |
+//! | `anew`, `truncate` | which indexes are to be emptied and seeded again, and which stop alone |
 //! | `calls`, `retry` | what is under way, its time limits, and when it is tried again |
 //! | `ending` | drains, halts, and when a run is over |
 //!
@@ -49,6 +49,7 @@
 
 mod ack;
 mod admit;
+mod anew;
 mod backfill;
 mod build;
 mod calls;
@@ -75,7 +76,7 @@ mod transcript;
 use alloc::collections::{BTreeSet, VecDeque};
 
 pub use canonical::Canonical;
-pub use protocol::{CallId, Command, Event, Misuse, Notice, Then, Timer};
+pub use protocol::{CallId, Command, Event, Misuse, Notice, Refusal, Then, Timer};
 pub use status::{IndexStatus, Phase, Report, Status};
 
 use crate::change::Visibility;
@@ -230,10 +231,7 @@ impl<B> Pipeline<B> {
         let captured = self.ack.changes.pushed();
         let indexes = self.seeding.indexes.iter().filter(|index| index.root.is_some());
         Status {
-            phase: self.ending.phase().unwrap_or(match self.capture.is_started() {
-                true => Phase::Running,
-                false => Phase::Starting,
-            }),
+            phase: self.phase(),
             captured,
             durable: captured - self.ack.changes.len() as u64,
             dirty: self.dirty.documents() - self.dirty.flying(),
@@ -247,11 +245,21 @@ impl<B> Pipeline<B> {
                 .map(|index| IndexStatus {
                     index: index.name.clone(),
                     seeded: index.is_seeded(),
+                    parked: index.stage == seeding::Stage::Parked,
                     rows_read: index.rows.pushed(),
                     rows_durable: index.rows.pushed() - index.rows.len() as u64,
                 })
                 .collect(),
         }
+    }
+
+    /// What the run is doing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.ending.phase().unwrap_or(match self.capture.is_started() {
+            true => Phase::Running,
+            false => Phase::Starting,
+        })
     }
 
     fn on_event(&mut self, event: Event<B>, call: Option<Call>) {
@@ -278,6 +286,7 @@ impl<B> Pipeline<B> {
             },
             (Event::Elapsed, _) => {}
             (Event::Drain { deadline }, _) => self.on_drain(deadline),
+            (Event::Reindex { index }, _) => self.on_reindex(&index),
             (
                 Event::Begun { .. }
                 | Event::Described { .. }
@@ -305,6 +314,7 @@ impl<B> Pipeline<B> {
             Purpose::SaveCursor(index) => self.on_cursor_saved(index),
             Purpose::Scan => self.on_scan_opened(id),
             Purpose::MarkSeeded(index) => self.on_marked(index),
+            Purpose::Park(index) => self.on_parked(index),
             Purpose::Begin
             | Purpose::Describe
             | Purpose::LoadQuarantine
@@ -344,7 +354,8 @@ impl<B> Pipeline<B> {
                 | Purpose::Clear(_)
                 | Purpose::SaveCursor(_)
                 | Purpose::Scan
-                | Purpose::MarkSeeded(_) => self.on_fault(call, fault),
+                | Purpose::MarkSeeded(_)
+                | Purpose::Park(_) => self.on_fault(call, fault),
             }
         }
         self.watch_scan();
@@ -419,6 +430,7 @@ impl<B> Pipeline<B> {
             | Purpose::SaveCursor(_)
             | Purpose::Scan
             | Purpose::MarkSeeded(_)
+            | Purpose::Park(_)
             | Purpose::ReadLag => self.make(purpose, attempt),
         }
     }
@@ -451,7 +463,7 @@ impl<B> Pipeline<B> {
                 Some(Part::Release(documents, _)) => {
                     Some(Command::Release { call: next, documents: documents.clone() })
                 }
-                Some(Part::Flush(..)) | None => None,
+                Some(Part::Flush(..) | Part::Parked(..)) | None => None,
             },
             Purpose::Ack => match (self.seeding.stream.clone(), self.ack.send()) {
                 (Some(stream), Some(position)) => Some(Command::Ack { call: next, stream, position }),
@@ -465,9 +477,12 @@ impl<B> Pipeline<B> {
             Purpose::Clear(index) => {
                 Some(Command::Clear { call: next, index: self.seeding.get(index).name.clone() })
             }
-            // What was truncated meanwhile is not remembered once more.
+            // What holds no more is not remembered once more.
             Purpose::SaveCursor(index) | Purpose::MarkSeeded(index)
-                if self.seeding.get(index).stage == seeding::Stage::Truncated =>
+                if matches!(
+                    self.seeding.get(index).stage,
+                    seeding::Stage::Shut | seeding::Stage::Parking
+                ) =>
             {
                 None
             }
@@ -483,6 +498,11 @@ impl<B> Pipeline<B> {
                 visibility: self.seeding.sees(scan),
             }),
             Purpose::MarkSeeded(index) => self.seeding.seed(index).map(|seed| Command::MarkSeeded {
+                call: next,
+                index: self.seeding.get(index).name.clone(),
+                seed,
+            }),
+            Purpose::Park(index) => self.seeding.seed(index).map(|seed| Command::Park {
                 call: next,
                 index: self.seeding.get(index).name.clone(),
                 seed,

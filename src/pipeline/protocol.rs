@@ -149,6 +149,12 @@ pub enum Event<B> {
     },
     /// Time has passed; nothing else happened.
     Elapsed,
+    /// Someone asked for an index to be emptied and seeded anew, beside everything else. See
+    /// [`can_reindex`](super::Pipeline::can_reindex).
+    Reindex {
+        /// Which.
+        index: IndexName,
+    },
     /// Someone asked the run to end: no more intake, work off what is owed until the deadline.
     Drain {
         /// When to give up.
@@ -175,6 +181,7 @@ impl<B> Event<B> {
             | Self::Scanned { .. }
             | Self::ScanFailed { .. }
             | Self::Elapsed
+            | Self::Reindex { .. }
             | Self::Drain { .. } => None,
         }
     }
@@ -311,6 +318,15 @@ pub enum Command<B> {
         /// For which stream and definition.
         seed: Seed,
     },
+    /// Remember that an index stopped alone, in place of its marker or cursor.
+    Park {
+        /// Echoed by the answer.
+        call: CallId,
+        /// The index.
+        index: IndexName,
+        /// For which stream and definition.
+        seed: Seed,
+    },
     /// Ask the source for its lag.
     ReadLag {
         /// Echoed by the answer.
@@ -349,6 +365,7 @@ impl<B> Command<B> {
             | Self::SaveCursor { call, .. }
             | Self::Scan { call, .. }
             | Self::MarkSeeded { call, .. }
+            | Self::Park { call, .. }
             | Self::ReadLag { call } => Some(*call),
             Self::Abandon { .. } | Self::Notify(_) | Self::Finish(_) => None,
         }
@@ -377,6 +394,8 @@ pub enum Notice {
     Quarantined(RejectedDocument, u32),
     /// A document has left the quarantine.
     Released(DocumentId),
+    /// The index of this document has stopped alone, because of it.
+    Parked(RejectedDocument),
     /// A call failed, and will be made again.
     Retried {
         /// Which call.
@@ -418,6 +437,21 @@ pub enum Timer {
     Grace,
 }
 
+/// Why an index cannot be seeded anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No index with a scope has this name.
+    #[error("no index with a scope has this name")]
+    UnknownIndex,
+    /// The backfill is skipped, so nothing is scanned.
+    #[error("the backfill is skipped")]
+    BackfillSkipped,
+    /// The run is ending.
+    #[error("the run is ending")]
+    Ending,
+}
+
 /// What a driver did that it must not. The pipeline's state is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
@@ -454,6 +488,14 @@ pub enum Misuse {
     /// The capture yielded, but none is open.
     #[error("no capture is open")]
     NoCapture,
+    /// An index that cannot be seeded anew.
+    #[error("index {index} cannot be seeded anew: {refusal}")]
+    Reindex {
+        /// The index.
+        index: IndexName,
+        /// Why not.
+        refusal: Refusal,
+    },
     /// The run is over.
     #[error("the run is over")]
     Finished,

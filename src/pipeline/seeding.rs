@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use smol_str::SmolStr;
 
 use crate::change::Visibility;
+use crate::error::RejectedDocument;
 use crate::name::{IndexName, StreamId, TableName};
 use crate::pipeline::ledger::{Handle, Ledger};
 use crate::pipeline::protocol::CallId;
@@ -23,9 +24,13 @@ pub(super) enum Stage {
     Open,
     /// A stream was opened that it may not be seeded for: its flights must be over first.
     Settling,
-    /// A table that it is built from was truncated: its flights must be over first, and so must what is being remembered
-    /// of its seeding, because it holds no more.
-    Truncated,
+    /// It is to be emptied, and seeded anew: its flights must be over first, and so must what is being remembered of its
+    /// seeding, because it holds no more.
+    Shut,
+    /// It is to stop alone: that is being remembered.
+    Parking,
+    /// It stopped alone. Nothing of it is built until it is seeded anew.
+    Parked,
     /// The sink is asked how far it is.
     Reading,
     /// Not at all.
@@ -54,8 +59,12 @@ pub(super) struct Index {
     related: Option<Vec<TableName>>,
     definition: SmolStr,
     pub(super) stage: Stage,
-    /// The truncations that are owed until it is cleared.
-    pub(super) truncations: Vec<Handle>,
+    /// What is owed until it is cleared: truncations, and the changes of documents that failed while it was to be.
+    pub(super) until_cleared: Vec<Handle>,
+    /// Someone asked for it to be seeded anew.
+    pub(super) anew: bool,
+    /// The document that it stops for.
+    pub(super) parked_for: Option<RejectedDocument>,
     /// What its scan must see: what was written before it was cleared comes in no change any more.
     pub(super) sees: Option<Visibility>,
     /// The rows that are owed, with the cursors between them.
@@ -74,7 +83,9 @@ impl Index {
     pub(super) fn gate(&self) -> bool {
         match self.stage {
             Stage::Settling
-            | Stage::Truncated
+            | Stage::Shut
+            | Stage::Parking
+            | Stage::Parked
             | Stage::Reading
             | Stage::Unseeded
             | Stage::Clearing
@@ -101,6 +112,11 @@ impl Index {
 
     pub(super) fn is_seeded(&self) -> bool {
         matches!(self.stage, Stage::Open | Stage::Seeded)
+    }
+
+    /// Whether nothing is left to do for its seeding: it is seeded, or stopped alone.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_seeded() || self.stage == Stage::Parked
     }
 }
 
@@ -150,7 +166,9 @@ impl Seeding {
                 related: None,
                 definition: SmolStr::default(),
                 stage: Stage::Open,
-                truncations: Vec::new(),
+                until_cleared: Vec::new(),
+                anew: false,
+                parked_for: None,
                 sees: None,
                 rows: Ledger::default(),
                 flying: 0,
@@ -191,7 +209,7 @@ impl Seeding {
                 index.stage = Stage::Settling;
             } else if index.stage == Stage::Clearing {
                 // Its clear was given up.
-                index.stage = Stage::Truncated;
+                index.stage = Stage::Shut;
             }
             index.rows.clear_marks();
             index.sees = None;
@@ -205,8 +223,9 @@ impl Seeding {
     pub(super) fn on_read(&mut self, index: u32, state: SeedState) {
         let index = self.get_mut(index);
         index.stage = match state {
-            _ if !index.truncations.is_empty() => Stage::Unseeded,
+            _ if index.anew || !index.until_cleared.is_empty() => Stage::Unseeded,
             SeedState::Unseeded => Stage::Unseeded,
+            SeedState::Parked => Stage::Parked,
             SeedState::Seeding(after) => Stage::Ready(after),
             SeedState::Seeded => Stage::Seeded,
         };
@@ -224,7 +243,7 @@ impl Seeding {
             return false;
         }
         let busy = |stage: &Stage| {
-            matches!(stage, Stage::Truncated | Stage::Unseeded | Stage::Clearing | Stage::Starting)
+            matches!(stage, Stage::Shut | Stage::Unseeded | Stage::Clearing | Stage::Starting)
         };
         let table = self.indexes.iter().find_map(|index| {
             let root = index.root.as_ref().filter(|_| matches!(index.stage, Stage::Ready(_)))?;
@@ -271,13 +290,13 @@ impl Seeding {
         self.indexes.iter().map(|index| index.rows.len()).sum()
     }
 
-    /// Whether a truncation is owed.
-    pub(super) fn owes_truncation(&self) -> bool {
-        self.indexes.iter().any(|index| !index.truncations.is_empty())
+    /// Whether anything is owed until an index is cleared.
+    pub(super) fn owes_a_clear(&self) -> bool {
+        self.indexes.iter().any(|index| !index.until_cleared.is_empty())
     }
 
     /// Whether there is nothing left to seed.
-    pub(super) fn is_seeded(&self) -> bool {
-        self.indexes.iter().all(Index::is_seeded)
+    pub(super) fn is_done(&self) -> bool {
+        self.indexes.iter().all(Index::is_done)
     }
 }

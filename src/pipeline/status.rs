@@ -30,6 +30,8 @@ pub struct IndexStatus {
     pub index: IndexName,
     /// Whether every row of its root table is durable and it is marked so; also where it is not to be seeded.
     pub seeded: bool,
+    /// Whether it has stopped alone, for a document that failed: see [`FailurePolicy::Park`](crate::FailurePolicy::Park).
+    pub parked: bool,
     /// How many rows of its root table were read in this run.
     pub rows_read: u64,
     /// How many of those are durable.
@@ -51,7 +53,7 @@ pub struct Status {
     pub in_flight: usize,
     /// The age of the oldest change that is not acknowledged; `None` where there is none.
     pub oldest_unacknowledged: Option<Duration>,
-    /// Whether every index is seeded, the source has given all that it had ready, and all of it is durable in the sink. A
+    /// Whether every index is seeded or parked, the source has given all that it had ready, and all of it is durable in the sink. A
     /// source that is still reading what was committed while no run was under way says so with
     /// [`Captured::More`](crate::Captured::More); a change that was committed a moment ago may not have been given yet.
     pub caught_up: bool,
@@ -79,6 +81,8 @@ pub struct Report {
     pub unacknowledged: u64,
     /// Indexes that are not seeded yet: a later run resumes from their cursors.
     pub unseeded: Vec<IndexName>,
+    /// Indexes that have stopped alone, in this run or an earlier one, and were not seeded anew since.
+    pub parked: Vec<IndexName>,
     /// Documents that this run has quarantined.
     pub quarantined: u64,
 }

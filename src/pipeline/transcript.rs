@@ -340,7 +340,10 @@ impl Run {
             }
             Misuse::UnknownCall(call) => Misuse::UnknownCall(id(call)),
             Misuse::WrongAnswer { call, stage } => Misuse::WrongAnswer { call: id(call), stage },
-            other @ (Misuse::OverCapacity { .. } | Misuse::NoCapture | Misuse::Finished) => other,
+            other @ (Misuse::OverCapacity { .. }
+            | Misuse::NoCapture
+            | Misuse::Reindex { .. }
+            | Misuse::Finished) => other,
         }
     }
 }

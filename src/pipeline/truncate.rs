@@ -15,9 +15,8 @@ use alloc::vec::Vec;
 
 use crate::change::Truncation;
 use crate::error::Fault;
-use crate::pipeline::calls::Purpose;
 use crate::pipeline::ledger::Handle;
-use crate::pipeline::{Notice, Pipeline, seeding};
+use crate::pipeline::{Pipeline, seeding};
 
 impl<B> Pipeline<B> {
     /// Tables were truncated. The handle is held once: as long as every index that is built from them needs it.
@@ -31,16 +30,12 @@ impl<B> Pipeline<B> {
             }
             index.sees = index.sees.max(truncation.visibility);
             let name = index.name.clone();
-            if self.shut(number, handle) {
+            if self.empty(number, handle) {
                 again.push(name);
             }
         }
         self.ack.changes.settle(handle);
-        // Of those that were to be seeded anyway it is told once the sink has told of all how far they are.
-        if self.seeding.announced && !self.config.skip_backfill && !again.is_empty() {
-            self.seeding.completed = false;
-            self.notify(Notice::BackfillStarted(again));
-        }
+        self.announce_again(again);
     }
 
     /// Why a truncation cannot be followed. It must not be captured then, or it would be acknowledged.
@@ -71,61 +66,37 @@ impl<B> Pipeline<B> {
     }
 
     /// An index holds what is no longer there. Returns whether that was not known of it before.
-    fn shut(&mut self, number: u32, handle: Handle) -> bool {
-        let index = self.seeding.get_mut(number);
-        let is_new = match index.stage {
+    fn empty(&mut self, number: u32, handle: Handle) -> bool {
+        let is_new = match self.seeding.get(number).stage {
             // It was cleared, and nothing has been built since.
             seeding::Stage::Starting => return false,
-            // It will be cleared; where that is not known yet, it is from now on.
+            // It holds what it holds until it is seeded anew, and then it is cleared.
+            seeding::Stage::Parked => return false,
+            // It will be cleared, or is not seeded any more; where that is not known yet, it is so from now on.
             seeding::Stage::Settling
-            | seeding::Stage::Truncated
+            | seeding::Stage::Shut
             | seeding::Stage::Reading
             | seeding::Stage::Unseeded
-            | seeding::Stage::Clearing => false,
+            | seeding::Stage::Clearing
+            | seeding::Stage::Parking => false,
             seeding::Stage::Open
             | seeding::Stage::Ready(_)
             | seeding::Stage::Scanning
             | seeding::Stage::Scanned
             | seeding::Stage::Marking
             | seeding::Stage::Seeded => {
-                index.stage = seeding::Stage::Truncated;
-                index.rows.clear_marks();
-                index.skip_to = None;
-                self.leave_scan(number);
+                self.shut(number, seeding::Stage::Shut);
                 true
             }
         };
         self.ack.changes.hold(handle);
-        self.seeding.get_mut(number).truncations.push(handle);
+        self.seeding.get_mut(number).until_cleared.push(handle);
         is_new
     }
 
-    /// Clears what was truncated, once nothing of it is under way.
-    pub(super) fn clear_truncated(&mut self) {
-        for number in self.numbers() {
-            let index = self.seeding.get(number);
-            let is_remembered = || {
-                self.calls.is_pending(Purpose::SaveCursor(number))
-                    || self.calls.is_pending(Purpose::MarkSeeded(number))
-            };
-            if index.stage != seeding::Stage::Truncated || index.flying > 0 || is_remembered() {
-                continue;
-            }
-            let index = self.seeding.get_mut(number);
-            index.cursor = None;
-            index.saving = false;
-            if self.config.skip_backfill {
-                index.stage = seeding::Stage::Clearing;
-                self.make(Purpose::Clear(number), 1);
-            } else {
-                index.stage = seeding::Stage::Unseeded;
-            }
-        }
-    }
-
     /// An index is empty: nothing is owed for what was truncated.
-    pub(super) fn settle_truncations(&mut self, number: u32) {
-        for handle in core::mem::take(&mut self.seeding.get_mut(number).truncations) {
+    pub(super) fn settle_until_cleared(&mut self, number: u32) {
+        for handle in core::mem::take(&mut self.seeding.get_mut(number).until_cleared) {
             self.ack.changes.settle(handle);
         }
     }

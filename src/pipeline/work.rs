@@ -8,6 +8,8 @@ use crate::change::Operation;
 use crate::config::FailurePolicy;
 use crate::document::{Content, DocumentId, Version, Write, Writes};
 use crate::error::{EngineError, Fault, FaultKind, RejectedDocument, Stage};
+use crate::name::IndexName;
+use crate::pipeline::anew::Keep;
 use crate::pipeline::calls::{Call, PartId, Purpose};
 use crate::pipeline::dirty::Owed;
 use crate::pipeline::flight::Part;
@@ -227,7 +229,7 @@ impl<B> Pipeline<B> {
 
     /// Nothing live is known to wait before the dirty set, nor to be cleared.
     fn is_intake_quiet(&self) -> bool {
-        self.capture.is_quiet() && self.resolve.is_empty() && !self.seeding.owes_truncation()
+        self.capture.is_quiet() && self.resolve.is_empty() && !self.seeding.owes_a_clear()
     }
 
     /// Whether nothing live is owed.
@@ -317,40 +319,54 @@ impl<B> Pipeline<B> {
         }
     }
 
+    /// What happens where a document of an index fails. Nobody could seed one anew that has no scope: it cannot stop alone.
+    fn failure_policy(&self, index: &IndexName) -> FailurePolicy {
+        let policy = self.config.failure_policies.of(index);
+        let is_scoped =
+            || self.seeding.indexes.iter().any(|known| known.name == *index && known.root.is_some());
+        if policy == FailurePolicy::Park && !is_scoped() { FailurePolicy::Stop } else { policy }
+    }
+
     /// Decides about documents that will not be had as they are, those of one call together: where one of them belongs to
-    /// an index that stops, the run halts, and nothing of the call is settled. Else all are quarantined. Returns whether
-    /// the rest of the call may be settled.
+    /// an index that stops the run, it halts, and nothing of the call is settled. Else each is quarantined, or its index
+    /// stops alone. Returns whether the rest of the call may be settled.
     fn refuse(&mut self, unit: u64, refused: Vec<Refused>, attempts: u32) -> bool {
-        if refused.is_empty() {
-            return true;
-        }
-        let rejected: Vec<RejectedDocument> = refused
-            .iter()
-            .map(|refused| RejectedDocument {
-                id: self.dirty.id(refused.slot).clone(),
-                reason: refused.reason.clone(),
-            })
-            .collect();
-        let policies = &self.config.failure_policies;
-        let mut stops =
-            rejected.iter().filter(|document| policies.of(&document.id.index) == FailurePolicy::Stop);
-        if let Some(example) = stops.next() {
+        let failed = refused.into_iter().map(|refused| {
+            let id = self.dirty.id(refused.slot).clone();
+            (RejectedDocument { id, reason: refused.reason.clone() }, refused)
+        });
+        let failed: Vec<(RejectedDocument, Refused)> = failed.collect();
+        let policy = |document: &RejectedDocument| self.failure_policy(&document.id.index);
+        let mut stops = failed.iter().filter(|(document, _)| policy(document) == FailurePolicy::Stop);
+        if let Some((example, _)) = stops.next() {
             let count = 1 + stops.count();
             let example = alloc::format!("{example}");
             self.halt(Some(EngineError::DocumentsRejected(count, example)));
             return false;
         }
-        for document in &rejected {
+        let (parked, skipped): (Vec<_>, Vec<_>) =
+            failed.into_iter().partition(|(document, _)| policy(document) == FailurePolicy::Park);
+        for (document, Refused { slot, .. }) in parked {
+            self.park(unit, document, slot);
+        }
+        if !skipped.is_empty() {
+            self.skip(unit, skipped, attempts);
+        }
+        true
+    }
+
+    /// Documents are passed over; where there is a quarantine, once it has recorded them.
+    fn skip(&mut self, unit: u64, skipped: Vec<(RejectedDocument, Refused)>, attempts: u32) {
+        for (document, _) in &skipped {
             self.notify(Notice::Quarantined(document.clone(), attempts));
         }
-        self.quarantined_count += rejected.len() as u64;
-        let slots: Vec<Slot> = refused.iter().map(|refused| refused.slot).collect();
+        self.quarantined_count += skipped.len() as u64;
+        let slots: Vec<Slot> = skipped.iter().map(|(_, refused)| refused.slot).collect();
         if !self.config.quarantine {
-            self.settle(unit, slots);
-            return true;
+            return self.settle(unit, slots);
         }
         let version = unit_mut(&mut self.flights, unit).version;
-        let records = rejected.into_iter().zip(&refused).map(|(document, refused)| QuarantinedDocument {
+        let records = skipped.into_iter().map(|(document, refused)| QuarantinedDocument {
             id: document.id,
             operation: refused.operation,
             reason: document.reason,
@@ -362,7 +378,21 @@ impl<B> Pipeline<B> {
         if let Some(part) = self.flights.add(unit, Part::Quarantine(records, slots), 1) {
             self.make(Purpose::Quarantine(part), 1);
         }
-        true
+    }
+
+    /// A document fails for which its index stops.
+    fn park(&mut self, unit: u64, document: RejectedDocument, slot: Slot) {
+        let number = self.dirty.index_of(slot);
+        match self.stop(number, document) {
+            Keep::UntilParked => drop(self.flights.add(unit, Part::Parked(number, alloc::vec![slot]), 1)),
+            Keep::UntilCleared => {
+                unit_mut(&mut self.flights, unit).unsettled -= 1;
+                let owed = self.land(slot);
+                self.seeding.get_mut(number).until_cleared.extend(owed.live);
+                self.release(number, Owed { live: None, ..owed });
+            }
+            Keep::No => self.settle(unit, alloc::vec![slot]),
+        }
     }
 
     /// Documents are durable in the sink. Those that stand in quarantine leave it first.
@@ -401,26 +431,31 @@ impl<B> Pipeline<B> {
                 }
                 slots
             }
-            Some(Part::Flush(..)) | None => return,
+            Some(Part::Flush(..) | Part::Parked(..)) | None => return,
         };
         self.settle(id.unit, slots);
         self.end_unit_if_settled(id.unit);
     }
 
     /// Nothing is owed any more for these documents as they were when their build began.
-    fn settle(&mut self, unit: u64, slots: Vec<Slot>) {
+    pub(super) fn settle(&mut self, unit: u64, slots: Vec<Slot>) {
         unit_mut(&mut self.flights, unit).unsettled -= slots.len();
         for slot in slots {
             let number = self.dirty.index_of(slot);
-            let index = self.seeding.get_mut(number);
-            index.flying -= 1;
-            let owed = self.dirty.settle(slot, index.gate());
+            let owed = self.land(slot);
             self.release(number, owed);
         }
     }
 
+    /// The flight of a document is over: what it was owed for.
+    fn land(&mut self, slot: Slot) -> Owed {
+        let index = self.seeding.get_mut(self.dirty.index_of(slot));
+        index.flying -= 1;
+        self.dirty.settle(slot, index.gate())
+    }
+
     /// A document holds on to these no longer.
-    fn release(&mut self, index: u32, owed: Owed) {
+    pub(super) fn release(&mut self, index: u32, owed: Owed) {
         if let Some(change) = owed.live {
             self.ack.changes.settle(change);
         }
@@ -429,7 +464,7 @@ impl<B> Pipeline<B> {
         }
     }
 
-    fn end_unit_if_settled(&mut self, number: u64) {
+    pub(super) fn end_unit_if_settled(&mut self, number: u64) {
         if self.flights.get(number).is_none_or(|unit| unit.unsettled > 0) {
             return;
         }

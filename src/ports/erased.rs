@@ -58,6 +58,7 @@ trait Erased<B>: Send + Sync {
         after: Option<&'a Key>,
     ) -> BoxFuture<'a, Result<(), Fault>>;
     fn mark_seeded<'a>(&'a self, index: &'a IndexName, seed: &'a Seed) -> BoxFuture<'a, Result<(), Fault>>;
+    fn park<'a>(&'a self, index: &'a IndexName, seed: &'a Seed) -> BoxFuture<'a, Result<(), Fault>>;
 }
 
 impl<S: Sink> Erased<S::Body> for S {
@@ -113,6 +114,10 @@ impl<S: Sink> Erased<S::Body> for S {
     fn mark_seeded<'a>(&'a self, index: &'a IndexName, seed: &'a Seed) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(Sink::mark_seeded(self, index, seed))
     }
+
+    fn park<'a>(&'a self, index: &'a IndexName, seed: &'a Seed) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(Sink::park(self, index, seed))
+    }
 }
 
 impl<B: Send + Sync + 'static> Sink for BoxSink<B> {
@@ -156,5 +161,9 @@ impl<B: Send + Sync + 'static> Sink for BoxSink<B> {
 
     async fn mark_seeded(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
         self.0.mark_seeded(index, seed).await
+    }
+
+    async fn park(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
+        self.0.park(index, seed).await
     }
 }

@@ -85,6 +85,7 @@ impl<B: Send + Sync + 'static> Sink for FanOut<B> {
         // A sink that is seeded holds what the others still lack, so the least cursor serves all.
         Ok(states.into_iter().fold(SeedState::Seeded, |least, state| match (least, state) {
             (SeedState::Unseeded, _) | (_, SeedState::Unseeded) => SeedState::Unseeded,
+            (SeedState::Parked, _) | (_, SeedState::Parked) => SeedState::Parked,
             (SeedState::Seeded, state) | (state, SeedState::Seeded) => state,
             (SeedState::Seeding(a), SeedState::Seeding(b)) => SeedState::Seeding(a.min(b)),
         }))
@@ -100,5 +101,9 @@ impl<B: Send + Sync + 'static> Sink for FanOut<B> {
 
     async fn mark_seeded(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
         all(join_all(self.sinks.iter().map(|sink| sink.mark_seeded(index, seed))).await).map(drop)
+    }
+
+    async fn park(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
+        all(join_all(self.sinks.iter().map(|sink| sink.park(index, seed))).await).map(drop)
     }
 }

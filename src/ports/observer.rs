@@ -75,6 +75,11 @@ pub trait Observer: Send + Sync + 'static {
         let _ = id;
     }
 
+    /// The index of this document has stopped alone, because of it: see [`FailurePolicy::Park`](crate::FailurePolicy::Park).
+    fn on_index_parked(&self, document: &RejectedDocument) {
+        let _ = document;
+    }
+
     /// The `attempt`th attempt of a call failed, and it will be made again after `delay`.
     fn on_retry(&self, stage: Stage, attempt: u32, delay: Duration, fault: &Fault) {
         let _ = (stage, attempt, delay, fault);
@@ -127,6 +132,7 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
         on_batch_committed(stats: &BatchStats),
         on_document_quarantined(document: &RejectedDocument, attempts: u32),
         on_document_released(id: &crate::document::DocumentId),
+        on_index_parked(document: &RejectedDocument),
         on_retry(stage: Stage, attempt: u32, delay: Duration, fault: &Fault),
         on_stalled(oldest_age: Duration),
         on_lag(bytes: u64),

@@ -53,6 +53,8 @@ pub enum SeedState {
     Seeding(Option<Key>),
     /// Wholly.
     Seeded,
+    /// It has stopped alone: see [`Sink::park`].
+    Parked,
 }
 
 /// What a sink promises about writes that arrive after their sender gave them up.
@@ -149,6 +151,18 @@ pub trait Sink: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Fault>> + Send {
         let _ = (index, seed, after);
         async { Ok(()) }
+    }
+
+    /// Durably remembers that an index has stopped alone, in place of its marker or cursor, and keeps what it holds.
+    /// [`seed_state`](Self::seed_state) tells so until it is cleared. Asked for where the failure policy of an index is
+    /// [`Park`](crate::FailurePolicy::Park). Default: a fault, because an index that is still marked as seeded would be
+    /// taken for current by the next run; a sink that remembers no markers has nothing to do here.
+    ///
+    /// A cursor or marker that lands late, of a call that was given up, must not take its place.
+    fn park(&self, index: &IndexName, seed: &Seed) -> impl Future<Output = Result<(), Fault>> + Send {
+        let fault = Fault::fatal(alloc::format!("the sink cannot remember that index {index} is parked"));
+        let _ = seed;
+        async { Err(fault) }
     }
 
     /// Durably remembers that an index is seeded. Default: nothing, so that it is seeded again at the next start.

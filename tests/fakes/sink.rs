@@ -244,6 +244,13 @@ impl Sink for Recorder {
         self.with(|all| all.markers.insert(index.clone(), (seed.clone(), SeedState::Seeded)));
         end((), fault)
     }
+
+    async fn park(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
+        self.log.say(Port::Sink, format!("park {index}"));
+        let fault = self.script.play("park").await?;
+        self.with(|all| all.markers.insert(index.clone(), (seed.clone(), SeedState::Parked)));
+        end((), fault)
+    }
 }
 
 /// A flush that is under way.

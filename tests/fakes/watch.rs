@@ -88,6 +88,10 @@ impl Observer for Watcher {
         self.say(format!("quarantined: {document} ({attempts})"));
     }
 
+    fn on_index_parked(&self, document: &RejectedDocument) {
+        self.say(format!("parked: {document}"));
+    }
+
     fn on_document_released(&self, id: &DocumentId) {
         self.say(format!("released: {id}"));
     }

@@ -41,6 +41,9 @@ async fn markers_and_cursors_hold_for_their_stream_and_definition_across_runs(se
     sink.mark_seeded(&books, &own).await.unwrap();
     let (sink, _) = again(&server).await;
     assert_eq!(sink.seed_state(&books, &own).await.unwrap(), SeedState::Seeded);
+    sink.park(&books, &own).await.unwrap();
+    sink.mark_seeded(&books, &own).await.unwrap();
+    assert_eq!(sink.seed_state(&books, &own).await.unwrap(), SeedState::Parked, "what comes late says less");
     for other in [seed("log/2", "d1"), seed("log/1", "d2")] {
         assert_eq!(sink.seed_state(&books, &other).await.unwrap(), SeedState::Unseeded);
     }

@@ -14,15 +14,18 @@ async fn markers_and_cursors_hold_for_their_seed_alone_and_outlive_the_sink() {
         .unwrap();
     let mut sink = open(dir.path());
     assert_eq!(sink.seed_state(&users, &own).await.unwrap(), SeedState::Unseeded);
-    for (step, expected) in
-        [SeedState::Seeding(None), SeedState::Seeding(Some(odd.clone())), SeedState::Seeded]
-            .into_iter()
-            .enumerate()
-    {
+    let states = [
+        SeedState::Seeding(None),
+        SeedState::Seeding(Some(odd.clone())),
+        SeedState::Seeded,
+        SeedState::Parked,
+    ];
+    for (step, expected) in states.into_iter().enumerate() {
         match &expected {
             SeedState::Unseeded => {}
             SeedState::Seeding(after) => sink.save_cursor(&users, &own, after.as_ref()).await.unwrap(),
             SeedState::Seeded => sink.mark_seeded(&users, &own).await.unwrap(),
+            SeedState::Parked => sink.park(&users, &own).await.unwrap(),
         }
         // A later commit carries the marker along.
         flush(&sink, [put(id("users", step as i64), "{}", (0, 1 + step as u64))]).await;
@@ -36,6 +39,11 @@ async fn markers_and_cursors_hold_for_their_seed_alone_and_outlive_the_sink() {
         }
         assert_eq!(sink.seed_state(&index("other"), &own).await.unwrap(), SeedState::Unseeded);
     }
+    // A cursor or marker that comes late does not take its place; a clear does.
+    sink.mark_seeded(&users, &own).await.unwrap();
+    assert_eq!(sink.seed_state(&users, &own).await.unwrap(), SeedState::Parked);
+    sink.clear(&users).await.unwrap();
+    assert_eq!(sink.seed_state(&users, &own).await.unwrap(), SeedState::Unseeded);
 }
 
 #[tokio::test]

@@ -160,6 +160,9 @@ impl Drive {
             }
             Command::ReadSeed { call, index, seed } => {
                 let state = self.model.seed_state(&index, &seed);
+                if failed.is_none() && state == SeedState::Parked {
+                    self.owed.on_found_parked(&index);
+                }
                 Event::SeedRead { call, result: failed.map_or(Ok(state), Err) }
             }
             Command::Clear { call, index } => {
@@ -194,6 +197,16 @@ impl Drive {
                 if applies {
                     self.mark("seeded");
                     self.model.sink.seeds.insert(index, (seed, SeedState::Seeded));
+                }
+                done(call, failed)
+            }
+            Command::Park { call, index, seed } => {
+                if applies {
+                    self.mark("parked");
+                    self.model.sink.seeds.insert(index.clone(), (seed, SeedState::Parked));
+                }
+                if failed.is_none() {
+                    self.owed.on_parked(&index);
                 }
                 done(call, failed)
             }
@@ -337,22 +350,27 @@ impl Drive {
         if !report.throttled.is_empty() {
             self.mark("throttled");
         }
-        if rejected.is_empty() || self.setup.skip {
+        if rejected.is_empty() || self.setup.skips() || self.setup.parks() {
             self.owed.on_written(applied.iter().map(|(id, ..)| id));
             for (id, ..) in &applied {
                 self.model.built.remove(id);
             }
         }
-        self.refused |= !rejected.is_empty() && !self.setup.skip;
+        self.refused |= !rejected.is_empty() && !self.setup.skips() && !self.setup.parks();
         self.skip(rejected.iter());
         Event::Flushed { call, result: Ok(report) }
     }
 
     /// The pipeline learns that these will not be had as they are.
     fn skip<'a>(&mut self, ids: impl Iterator<Item = &'a DocumentId> + Clone) {
-        if self.setup.skip && ids.clone().next().is_some() {
+        if ids.clone().next().is_none() {
+            return;
+        }
+        if self.setup.skips() {
             self.mark("skipped");
             self.owed.on_skipped(ids, self.setup.quarantine);
+        } else if self.setup.parks() {
+            self.owed.on_stopped(ids);
         }
     }
 

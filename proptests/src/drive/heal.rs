@@ -29,6 +29,12 @@ impl Drive {
         {
             return Some(Op::Capture(u8::MAX));
         }
+        let parked = self.status().indexes.iter().position(|index| index.parked);
+        if let Some(at) = parked.filter(|_| !self.is_ending()) {
+            let name = &self.status().indexes[at].index;
+            let at = self.model.indexes.iter().position(|index| index == name);
+            return at.map(|at| Op::Reindex(at as u8));
+        }
         if self.snapshot.is_some() && self.capacity(Lane::Backfill) > 0 {
             return Some(Op::Scan(u8::MAX));
         }

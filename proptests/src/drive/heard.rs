@@ -11,7 +11,7 @@ use syncline::{IndexName, Lane};
 pub struct Heard {
     /// The indexes are ensured.
     pub ensured: bool,
-    /// Indexes that will be seeded, and are not yet.
+    /// Indexes that will be seeded, and neither are nor have stopped.
     pub seeding: BTreeSet<IndexName>,
     /// Live changes flow.
     pub live: bool,
@@ -31,6 +31,7 @@ impl Heard {
             Notice::IndexesEnsured(_) => self.ensured = true,
             Notice::BackfillStarted(indexes) => self.seeding.extend(indexes.iter().cloned()),
             Notice::IndexSeeded(index) => drop(self.seeding.remove(index)),
+            Notice::Parked(document) => drop(self.seeding.remove(&document.id.index)),
             Notice::LiveStarted => self.live = true,
             Notice::Captured(count) => self.captured += *count as u64,
             Notice::Committed(stats) if stats.lane == Lane::Live => self.committed += stats.changes as u64,

@@ -3,7 +3,7 @@
 use syncline::pipeline::{CallId, Command, Event, Misuse, Then};
 use syncline::ports::Resolved;
 use syncline::time::Instant;
-use syncline::{Captured, Change, Lane};
+use syncline::{Captured, Change, IndexName, Lane};
 
 use crate::drive::Drive;
 use crate::model::{State, table};
@@ -12,9 +12,10 @@ use crate::op::Wrong;
 impl Drive {
     /// Everything that a driver must not do now is refused, and changes nothing.
     pub fn misuse_in_every_way(&mut self) {
-        use Wrong::{NeverMade, NoCapture, OtherKind, TimeBack, TooManyChanges, TooManyRows};
+        use Wrong::{NeverMade, NoCapture, OtherKind, TimeBack, TooManyChanges, TooManyRows, UnknownIndex};
         if self.finished.is_none() {
-            for wrong in [TimeBack, NeverMade, OtherKind, TooManyChanges, TooManyRows, NoCapture] {
+            let all = [TimeBack, NeverMade, OtherKind, TooManyChanges, TooManyRows, NoCapture, UnknownIndex];
+            for wrong in all {
                 self.misuse(wrong);
             }
         }
@@ -52,6 +53,7 @@ impl Drive {
             },
             // A run that is ending does not ask any more whether its capture is open.
             Wrong::NoCapture if !self.is_capturing() && !self.is_ending() => changes(0),
+            Wrong::UnknownIndex => Event::Reindex { index: IndexName::new("nobody").expect("a name") },
             Wrong::TooManyChanges | Wrong::NoCapture => return,
         };
         self.refused(at, event);

@@ -12,6 +12,35 @@ pub(super) fn more(random: &mut Random, options: &Options, schema: &Schema, chur
     faults.extend(refusals(random));
     faults.extend(drains(random));
     faults.extend(last(random));
+    faults.extend(reindexes(random, schema));
+    faults
+}
+
+/// Someone has an index seeded anew, now and then where something else goes wrong.
+fn reindexes(random: &mut Random, schema: &Schema) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for _ in 0..if random.permille(800) { 0 } else { random.between(1, 3) } {
+        let point = random.pick(&[
+            Point::Commit,
+            Point::Build,
+            Point::Flush,
+            Point::Confirm,
+            Point::Scan,
+            Point::Mark,
+        ]);
+        let at = At { point, moment: Moment::After, nth: random.below(20) as u32 };
+        let index = random.below(schema.indexes.len() as u64) as usize;
+        faults.push(Fault { at, act: Act::Reindex { index } });
+        if random.permille(300) {
+            let restart_ms = random.between(1, 100);
+            let at = At {
+                point: Point::Clear,
+                moment: random.pick(&[Moment::Before, Moment::After]),
+                nth: random.below(8) as u32,
+            };
+            faults.push(Fault { at, act: Act::Kill { node: Node::Engine, restart_ms } });
+        }
+    }
     faults
 }
 

@@ -93,6 +93,9 @@ pub struct Index {
     /// Whether documents that fail are quarantined, instead of ending the run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub skips: bool,
+    /// Whether it stops alone where a document fails.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub parks: bool,
 }
 
 /// What is done to one row.
@@ -444,6 +447,11 @@ pub enum Act {
         /// Which: its place in the schema.
         index: usize,
     },
+    /// The engine is asked to seed an index anew.
+    Reindex {
+        /// Which: its place in the schema.
+        index: usize,
+    },
     /// The engine is asked to drain, and starts again once it has ended.
     Drain {
         /// Its deadline.
@@ -515,6 +523,7 @@ impl Act {
             (Self::LosePosition, _) => "lose position",
             (Self::DeleteIndex { .. }, _) => "delete index",
             (Self::Redefine { .. }, _) => "redefine index",
+            (Self::Reindex { .. }, _) => "reindex",
             (Self::Drain { .. }, _) => "drain",
         }
     }

@@ -278,4 +278,9 @@ impl Sink for OpenSearchSink {
         let run = self.shared.run()?;
         self.shared.mark(&run, index, seed, SeedState::Seeded).await
     }
+
+    async fn park(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
+        let run = self.shared.run()?;
+        self.shared.mark(&run, index, seed, SeedState::Parked).await
+    }
 }

@@ -52,6 +52,8 @@ struct Mark {
     stream: String,
     definition: String,
     seeded: bool,
+    #[serde(default)]
+    parked: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     after: Option<String>,
 }
@@ -63,6 +65,10 @@ impl Entry {
     }
 
     pub(super) fn mark(&mut self, seed: &Seed, state: &SeedState) {
+        // A cursor or marker that comes late says less than that the index has stopped.
+        if self.state_for(seed) == SeedState::Parked {
+            return;
+        }
         let (seeded, after) = match state {
             SeedState::Unseeded => {
                 self.seed = None;
@@ -70,9 +76,10 @@ impl Entry {
             }
             SeedState::Seeding(after) => (false, after.as_ref().map(encode_key)),
             SeedState::Seeded => (true, None),
+            SeedState::Parked => (false, None),
         };
         let (stream, definition) = (seed.stream.as_str().to_owned(), seed.definition.to_string());
-        self.seed = Some(Mark { stream, definition, seeded, after });
+        self.seed = Some(Mark { stream, definition, seeded, parked: *state == SeedState::Parked, after });
     }
 
     /// How far the index is seeded for this seed.
@@ -82,6 +89,7 @@ impl Entry {
         };
         match self.seed.as_ref().filter(own) {
             None => SeedState::Unseeded,
+            Some(Mark { parked: true, .. }) => SeedState::Parked,
             Some(Mark { seeded: true, .. }) => SeedState::Seeded,
             Some(Mark { after: None, .. }) => SeedState::Seeding(None),
             // A cursor that cannot be read is none, and the index is cleared.

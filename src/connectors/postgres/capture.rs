@@ -21,7 +21,7 @@ use super::snapshot;
 use super::value::Kind;
 use super::visible::{self, Streamed};
 use super::wire::{Frame, Wire};
-use crate::change::{Captured, Change, Position, Visibility};
+use crate::change::{Captured, Change, Position, Truncation, Visibility};
 use crate::error::Fault;
 use crate::name::{ColumnName, StreamId, TableName};
 use crate::ports::{ChangeCapture, KeyStream, Opened, SnapshotTable, TableNeeds};
@@ -257,6 +257,23 @@ impl ChangeCapture for PostgresCapture {
         }
     }
 
+    async fn snapshot_seeing(
+        &self,
+        table: &SnapshotTable,
+        after: Option<&Key>,
+        visibility: Option<Visibility>,
+    ) -> Result<KeyStream, Fault> {
+        if let Some(Visibility(commit)) = visibility {
+            let client = self.server.client().await?;
+            let streamed = visible::streamed(&self.server.place, &**client).await?;
+            // What one snapshot shows, every later one does.
+            if !visible::shown(&self.server.place, &**client, &streamed, commit).await? {
+                return Err(Fault::not_yet());
+            }
+        }
+        self.snapshot(table, after).await
+    }
+
     async fn lag(&self) -> Result<Option<u64>, Fault> {
         let client = self.server.client().await?;
         Ok(slot::lag(&self.server, &client, &self.consumer).await?)
@@ -270,6 +287,16 @@ struct Transaction {
     xid: u32,
     /// Whether a change of it was passed on.
     told: bool,
+}
+
+impl Transaction {
+    /// A change of it is passed on: whoever reads for it waits until it is seen.
+    fn tell(&mut self, streamed: &Streamed) {
+        if !self.told {
+            streamed.note(self.commit, self.xid);
+            self.told = true;
+        }
+    }
 }
 
 /// One opening: makes changes and checkpoints of what the connection sends.
@@ -360,7 +387,9 @@ impl Reader {
                 self.relations.insert(relation.id, known);
                 return Ok(None);
             }
-            Message::Truncate { relations } => return self.truncate(&relations).map(|()| None),
+            Message::Truncate { relations } => {
+                return Ok(self.truncate(&relations)?.map(Captured::Truncate));
+            }
             Message::Other => return Ok(None),
             Message::Insert { relation, new } => {
                 self.change(relation, |known, visibility| known.insert(&new, visibility))?
@@ -393,10 +422,7 @@ impl Reader {
             Some(None) => return Ok(None),
             Some(Some(known)) => known,
         };
-        if !transaction.told {
-            self.streamed.note(transaction.commit, transaction.xid);
-            transaction.told = true;
-        }
+        transaction.tell(&self.streamed);
         let commit = transaction.commit;
         make(known, Visibility(commit)).map(Some).map_err(|what| {
             place.unexpected(format!("a change of {}, committed at {commit}: {what}", known.spelled()))
@@ -431,21 +457,18 @@ impl Reader {
         Ok(Some(known))
     }
 
-    /// There is no event for it yet by which an index would be emptied or seeded again, and to pass it over would leave
-    /// every row in the index.
-    fn truncate(&self, relations: &[u32]) -> Result<(), PostgresError> {
-        let truncated: Vec<String> = relations
-            .iter()
-            .filter_map(|relation| Some(self.relations.get(relation)?.as_ref()?.spelled()))
-            .collect();
-        match truncated.is_empty() {
-            true => Ok(()),
-            false => Err(self.server.place.unexpected(format!(
-                "{} was truncated, which cannot be followed: call `PostgresCapture::forget_consumer`, after which the next \
-                 opening seeds every index anew; delete rows instead of truncating",
-                truncated.join(", ")
-            ))),
+    /// Which of the captured tables were emptied; nothing where none was.
+    fn truncate(&mut self, relations: &[u32]) -> Result<Option<Truncation>, PostgresError> {
+        let Some(transaction) = &mut self.transaction else {
+            return Err(self.server.place.unexpected("a truncation was streamed outside of a transaction"));
+        };
+        let known = relations.iter().filter_map(|relation| self.relations.get(relation)?.as_ref());
+        let tables: Vec<TableName> = known.map(|known| known.table().clone()).collect();
+        if tables.is_empty() {
+            return Ok(None);
         }
+        transaction.tell(&self.streamed);
+        Ok(Some(Truncation::new(tables).with_visibility(Visibility(transaction.commit))))
     }
 
     async fn forget_seen(&mut self) -> Result<(), PostgresError> {

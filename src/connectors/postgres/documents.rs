@@ -12,7 +12,7 @@ use super::error::PostgresError;
 use super::index::{self, Index, Route};
 use super::server::Server;
 use super::value::Parameter;
-use super::visible::Streamed;
+use super::visible::{self, Streamed};
 use crate::change::{Change, Visibility};
 use crate::document::{Document, DocumentId};
 use crate::error::Fault;
@@ -72,11 +72,7 @@ impl PostgresDocuments {
         if indexes.is_empty() {
             return Err(server.place.definition("no index was defined"));
         }
-        let row = client
-            .query_one("SELECT system_identifier FROM pg_catalog.pg_control_system()", &[])
-            .await
-            .map_err(server.place.failed("asking which server it is"))?;
-        let streamed = Streamed::of(row.get::<_, i64>(0).cast_unsigned());
+        let streamed = visible::streamed(&server.place, &**client).await?;
         Ok(Self { server: server.clone(), indexes, routes, streamed })
     }
 

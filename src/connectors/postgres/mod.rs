@@ -90,9 +90,8 @@
 //!
 //! # What an application should know
 //!
-//! - **`TRUNCATE` of a captured table ends the run** with an error that names the table, and does so again at every start:
-//!   there is no event for it yet that would empty an index. [`PostgresCapture::forget_consumer`] is the way past it, and
-//!   seeds every index anew. Use `DELETE`.
+//! - `TRUNCATE` of a captured table empties every index that is built from it, which is then seeded again: for a large
+//!   index whose documents have a part in a small truncated table, `DELETE` is kinder to searchers.
 //! - Every captured table needs a primary key, or a replica identity by an index. Generated columns are not in the stream,
 //!   and cannot lead to documents.
 //! - A table whose role has no `BYPASSRLS` and whose policies would hide rows is an error, not a smaller index.

@@ -61,6 +61,10 @@ impl Known {
         spelled(&self.table)
     }
 
+    pub(super) fn table(&self) -> &TableName {
+        &self.table
+    }
+
     pub(super) fn insert(&self, new: &Tuple<'_>, visibility: Visibility) -> Result<Change, String> {
         let after = self.values(new)?;
         let change = Change::upsert(self.table.clone(), self.key(&after)?).with_visibility(visibility);

@@ -104,6 +104,18 @@ impl Snapshot {
     }
 }
 
+/// What was streamed from the server of this connection, or from the one of which it is a standby.
+pub(super) async fn streamed(
+    place: &Place,
+    client: &impl GenericClient,
+) -> Result<Arc<Streamed>, PostgresError> {
+    let row = client
+        .query_one("SELECT system_identifier FROM pg_catalog.pg_control_system()", &[])
+        .await
+        .map_err(place.failed("asking which server it is"))?;
+    Ok(Streamed::of(row.get::<_, i64>(0).cast_unsigned()))
+}
+
 /// Whether a standby has replayed all before the point from which a stream resumed, and the commit at `token`, where there is
 /// one; a primary has, always. To be asked before the snapshot is taken.
 pub(super) async fn replayed(

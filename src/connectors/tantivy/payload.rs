@@ -49,11 +49,13 @@ impl Payload {
                 SeedState::Unseeded => return Json::Null,
                 SeedState::Seeding(after) => (false, after.as_ref().map(encode_key)),
                 SeedState::Seeded => (true, None),
+                SeedState::Parked => (false, None),
             };
             json!({
                 "stream": seed.stream.as_str(),
                 "definition": seed.definition.as_str(),
                 "seeded": seeded,
+                "parked": self.state == SeedState::Parked,
                 "after": after,
             })
         });
@@ -77,7 +79,10 @@ impl Payload {
         let (seed, state) = match json.get("seed")? {
             Json::Null => (None, SeedState::Unseeded),
             seed => {
+                // What was written before indexes could be parked does not speak of it.
+                let parked = seed.get("parked").is_some_and(|parked| *parked == Json::Bool(true));
                 let state = match (seed.get("seeded")?.as_bool()?, seed.get("after")?) {
+                    _ if parked => SeedState::Parked,
                     (true, _) => SeedState::Seeded,
                     (false, Json::Null) => SeedState::Seeding(None),
                     (false, after) => SeedState::Seeding(Some(decode_key(after.as_str()?)?)),
@@ -108,7 +113,9 @@ mod tests {
         let fresh = Payload::fresh(&IndexName::new("a/\"b\"").unwrap(), Epoch(u64::MAX));
         let seed = Seed { stream: StreamId::new("s \u{1f980}").unwrap(), definition: "d\n\"".into() };
         let key = Key::new([Value::from("a:\u{0}%"), Value::Null, Value::from(-0.0)]).unwrap();
-        for state in [SeedState::Seeding(None), SeedState::Seeding(Some(key)), SeedState::Seeded] {
+        let states =
+            [SeedState::Seeding(None), SeedState::Seeding(Some(key)), SeedState::Seeded, SeedState::Parked];
+        for state in states {
             let payload = Payload { seed: Some(seed.clone()), state: state.clone(), ..fresh.clone() };
             assert_eq!(Payload::parse(&payload.to_text()), Some(payload.clone()));
             assert_eq!(payload.state_for(&seed), state);

@@ -211,6 +211,10 @@ impl Physical {
 
     /// Remembers how far the index is seeded, and for which seed.
     pub(super) fn mark(&mut self, seed: &Seed, state: SeedState, call: &Call) -> Result<(), Fault> {
+        // A cursor or marker that comes late says less than that the index has stopped.
+        if self.payload.state_for(seed) == SeedState::Parked {
+            return Ok(());
+        }
         let outcome = self.ready().and_then(|()| {
             let payload = Payload { seed: Some(seed.clone()), state, ..self.payload.clone() };
             self.commit(payload, call)

@@ -244,4 +244,13 @@ impl Sink for TantivySink {
         })
         .await
     }
+
+    async fn park(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
+        let (index, seed) = (index.clone(), seed.clone());
+        self.run(move |writing, call| {
+            call.admit(writing.epoch)?;
+            writing.index(&index)?.mark(&seed, SeedState::Parked, call)
+        })
+        .await
+    }
 }

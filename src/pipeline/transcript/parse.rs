@@ -79,6 +79,7 @@ pub(super) fn config(config: &mut Config, text: &str) -> Parsed<()> {
 fn policy(text: &str) -> Parsed<FailurePolicy> {
     match text {
         "skip" => Ok(FailurePolicy::Skip),
+        "park" => Ok(FailurePolicy::Park),
         "stop" => Ok(FailurePolicy::Stop),
         _ => Err(format!("`{text}` is no policy: skip, stop")),
     }
@@ -123,6 +124,7 @@ impl Start {
             | Command::SaveCursor { .. }
             | Command::Scan { .. }
             | Command::MarkSeeded { .. }
+            | Command::Park { .. }
             | Command::Abandon { .. }
             | Command::Notify(_)
             | Command::Finish(_) => return None,
@@ -156,7 +158,8 @@ fn seed_state(text: &str) -> Parsed<SeedState> {
         ("start", "") => Ok(SeedState::Seeding(None)),
         ("after", after) => Ok(SeedState::Seeding(Some(key(after)))),
         ("seeded", "") => Ok(SeedState::Seeded),
-        _ => Err(format!("`{text}` is no seed state: unseeded, start, after:3, seeded")),
+        ("parked", "") => Ok(SeedState::Parked),
+        _ => Err(format!("`{text}` is no seed state: unseeded, start, after:3, seeded, parked")),
     }
 }
 
@@ -191,7 +194,7 @@ pub(super) fn event(run: &Run, text: &str) -> Parsed<(String, Event<Body>)> {
             words.remove(0);
             Some(number::<u64>(id)?)
         }
-        None if matches!(verb, "captured" | "capture failed" | "drain") => None,
+        None if matches!(verb, "captured" | "capture failed" | "drain" | "reindex") => None,
         None => {
             let first = run.open.iter().copied().find(|id| answers(verb, &run.calls[id]));
             Some(first.ok_or_else(|| format!("no call waits for `{verb}`"))?)
@@ -253,13 +256,14 @@ pub(super) fn event(run: &Run, text: &str) -> Parsed<(String, Event<Body>)> {
         "done" => Event::Done { call, result: Ok(()) },
         "failed" => failed(call, asked, fault(&rest)?),
         "drain" => Event::Drain { deadline: run.now.after(duration(&rest)?) },
+        "reindex" => Event::Reindex { index: IndexName::new(&rest).map_err(|error| error.to_string())? },
         other => return Err(format!("`{other}` is no event")),
     };
     Ok((shown, event))
 }
 
 fn verb(words: &[&str]) -> Option<&'static str> {
-    const VERBS: [&str; 18] = [
+    const VERBS: [&str; 19] = [
         "begun",
         "described",
         "quarantine loaded",
@@ -276,6 +280,7 @@ fn verb(words: &[&str]) -> Option<&'static str> {
         "done",
         "failed",
         "drain",
+        "reindex",
         "elapsed",
         "timeout",
     ];
@@ -302,7 +307,8 @@ fn answers(verb: &str, command: &Command<Body>) -> bool {
         | Command::Ack { .. }
         | Command::Clear { .. }
         | Command::SaveCursor { .. }
-        | Command::MarkSeeded { .. } => "done",
+        | Command::MarkSeeded { .. }
+        | Command::Park { .. } => "done",
         Command::Abandon { .. } | Command::Notify(_) | Command::Finish(_) => return false,
     };
     verb == fits || verb == "failed"
@@ -329,6 +335,7 @@ fn failed(call: CallId, asked: Option<&Command<Body>>, fault: Fault) -> Event<Bo
             | Command::SaveCursor { .. }
             | Command::Scan { .. }
             | Command::MarkSeeded { .. }
+            | Command::Park { .. }
             | Command::Abandon { .. }
             | Command::Notify(_)
             | Command::Finish(_),

@@ -73,6 +73,9 @@ pub(super) fn command(command: &Command<Body>, ids: u64) -> String {
         Command::MarkSeeded { call, index, seed } => {
             format!("mark seeded {} {index} of {}{}", id(call), seed.stream, definition(&seed.definition))
         }
+        Command::Park { call, index, seed } => {
+            format!("park {} {index} of {}{}", id(call), seed.stream, definition(&seed.definition))
+        }
         Command::ReadLag { call } => format!("read lag {}", id(call)),
         Command::Abandon { call } => format!("abandon {}", id(call)),
         Command::Notify(notice) => format!("* {}", self::notice(notice)),
@@ -86,9 +89,13 @@ pub(super) fn command(command: &Command<Body>, ids: u64) -> String {
                 0 => String::new(),
                 count => format!(", quarantined {count}"),
             };
+            let parked = match report.parked.len() {
+                0 => String::new(),
+                _ => format!(", parked {}", list(&report.parked)),
+            };
             let (captured, rest) = (report.captured, report.unacknowledged);
             format!(
-                "finish: captured {captured}, acknowledged {acknowledged}, to be given again {rest}{unseeded}{quarantined}"
+                "finish: captured {captured}, acknowledged {acknowledged}, to be given again {rest}{unseeded}{parked}{quarantined}"
             )
         }
         Command::Finish(Err(error)) => format!("finish with an error: {error}"),
@@ -151,6 +158,7 @@ fn notice(notice: &Notice) -> String {
         }
         Notice::Quarantined(document, attempts) => format!("quarantined {document} (attempt {attempts})"),
         Notice::Released(id) => format!("released {id}"),
+        Notice::Parked(document) => format!("parked {} for {document}", document.id.index),
         Notice::Retried { stage, attempt, delay, fault } => {
             format!("{stage} failed, attempt {attempt}, again in {}: {fault}", duration(*delay))
         }
@@ -186,7 +194,11 @@ pub(super) fn status(status: &Status) -> Vec<String> {
         format!("retries {}, quarantined {}", status.retries, status.quarantined),
     ];
     lines.extend(status.indexes.iter().map(|index| {
-        let seeded = if index.seeded { "seeded" } else { "not seeded" };
+        let seeded = match (index.seeded, index.parked) {
+            (true, _) => "seeded",
+            (false, true) => "parked",
+            (false, false) => "not seeded",
+        };
         format!("{} {seeded}, rows read {}, durable {}", index.index, index.rows_read, index.rows_durable)
     }));
     lines
