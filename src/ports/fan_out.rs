@@ -14,8 +14,8 @@ use crate::row::Key;
 /// Writes every document to several sinks at once, and is as far as the one that is least far.
 ///
 /// A document is applied once all have applied it, throttled where one throttled it, rejected where one rejected it (then
-/// the others may hold it). An index is seeded where it is seeded in all, and is cleared in all before it is seeded
-/// again. All are raised to the greatest epoch among them, so that one that joins later, or was emptied, counts on from
+/// the others may hold it). An index is seeded where it is seeded in all, parked where it is parked in one, and is cleared
+/// in all before it is seeded again. All are raised to the greatest epoch among them, so that one that joins later, or was emptied, counts on from
 /// there.
 #[derive(Debug, Clone)]
 pub struct FanOut<B> {
