@@ -44,8 +44,9 @@ pub enum FailurePolicy {
     Skip,
     /// The index stops alone. That it did is durable in the sink before anything of it is acknowledged; then its documents
     /// are passed over, in later runs too, and it keeps what it holds, until it is
-    /// [reindexed](crate::Running::reindex), or seeded for another stream or definition. The others go on. An index without
-    /// a scope, which nobody could seed again, stops the run.
+    /// [reindexed](crate::Running::reindex), or seeded for another stream or definition. The others go on. What nobody
+    /// could seed again, an index without a scope, or any where the backfill is skipped, stops the run. A run that skips the
+    /// backfill does not ask whether an index has stopped, and goes on with it as it is.
     Park,
 }
 

@@ -119,9 +119,12 @@ impl Owed {
 
     /// The sink tells that an index has stopped in an earlier run.
     pub fn on_found_parked(&mut self, index: &IndexName) {
-        let is_anew = self.anew.contains(index) || self.truncations.values().any(|of| of.contains(index));
-        if !is_anew {
+        if !self.anew.contains(index) {
             self.parked.insert(index.clone());
+            self.truncations.retain(|_, indexes| {
+                indexes.remove(index);
+                !indexes.is_empty()
+            });
         }
         self.waiting.retain(|id, _| id.index != *index);
     }

@@ -169,12 +169,20 @@ pub const TRUNCATION: World = World {
 
 /// A table that documents are built from is emptied; a call may fail for the moment.
 pub const TRUNCATION_RELATED: World = World {
-    name: "6, related: a truncated related table, a transient failure",
+    name: "6, related: a truncated related table beside one row, a transient failure",
+    setup: Setup { rows: 0b1, ..TRUNCATION.setup },
     commits: &[Op::Truncate(Emptied::Related, 0)],
     transient: 1,
     crashes: 0,
     demands: &["abandoned", "cleared", "seeded", "truncated", "truncated while seeding"],
     ..TRUNCATION
+};
+
+/// The same beside two rows.
+pub const TRUNCATION_RELATED_TWO: World = World {
+    name: "6, related, larger: a truncated related table beside two rows, a transient failure",
+    setup: TRUNCATION.setup,
+    ..TRUNCATION_RELATED
 };
 
 /// A truncation in which a view is proved: one row, and nothing fails.
@@ -189,7 +197,15 @@ pub const TRUNCATION_SMALL: World = World {
 /// A document of one of two indexes fails, and that index stops alone; then it is seeded anew.
 pub const PARKING: World = World {
     name: "7: an index that stops alone beside another, and is seeded anew",
-    setup: Setup { indexes: 2, rows: 0b1, park: true, max_documents: 2, ..BACKFILL.setup },
+    setup: Setup {
+        indexes: 2,
+        rows: 0b1,
+        park: true,
+        max_documents: 2,
+        builds: 1,
+        units: 1,
+        ..BACKFILL.setup
+    },
     commits: &[Op::Commit(0b1, 0)],
     permanent: 1,
     demands: &["a parked index reindexed", "cleared", "parked", "seeded"],

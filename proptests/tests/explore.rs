@@ -97,4 +97,10 @@ mod larger {
     fn world_5_a_drain_of_a_backfill() {
         explore(Search::new, worlds::DRAIN_BACKFILL);
     }
+
+    #[test]
+    #[ignore = "takes minutes"]
+    fn world_6_a_truncated_related_table_of_two_rows() {
+        explore(Search::new, worlds::TRUNCATION_RELATED_TWO);
+    }
 }

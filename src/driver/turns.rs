@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable};
 use futures::stream::FuturesUnordered;
+use tokio::sync::oneshot;
 
 use crate::change::{Captured, Captures};
 use crate::config::Config;
@@ -17,7 +18,7 @@ use crate::driver::intake::{Burst, Intake};
 use crate::driver::observe;
 use crate::driver::shared::{Desk, Request};
 use crate::error::EngineError;
-use crate::pipeline::{CallId, Command, Event, Phase, Pipeline, Report};
+use crate::pipeline::{CallId, Command, Event, Phase, Pipeline, Refusal, Report};
 use crate::ports::{ChangeCapture, DocumentBuilder, Lane, Observer, Sink};
 use crate::row::Key;
 use crate::time::Instant;
@@ -65,6 +66,7 @@ where
     // that answers at once, the other's turn would always be the answer's.
     let mut scan_first = false;
     let mut turns = 0_u32;
+    let mut taken_up: Option<oneshot::Sender<Result<(), Refusal>>> = None;
     loop {
         while let Some(command) = pipeline.poll_command() {
             match &command {
@@ -91,6 +93,10 @@ where
             }
         }
         desk.publish(pipeline.status());
+        // Whoever asked finds it in the status by now, or has gone.
+        if let Some(told) = taken_up.take() {
+            let _ = told.send(Ok(()));
+        }
         turns += 1;
         if turns.is_multiple_of(TURNS_AT_ONCE) {
             tokio::task::yield_now().await;
@@ -137,13 +143,12 @@ where
                 Event::Drain { deadline: clock().after(within) }
             }
             Woken::Request(Request::Reindex(index, told)) => {
-                let verdict = pipeline.can_reindex(&index);
-                // Whoever asked may have gone.
-                let _ = told.send(verdict);
-                match verdict {
-                    Ok(()) => Event::Reindex { index },
-                    Err(_) => continue,
+                if let Err(refusal) = pipeline.can_reindex(&index) {
+                    let _ = told.send(Err(refusal));
+                    continue;
                 }
+                taken_up = Some(told);
+                Event::Reindex { index }
             }
             Woken::Answer(None) => continue,
             Woken::Answer(Some(Answer::Event(event))) => {

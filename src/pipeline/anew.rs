@@ -181,7 +181,10 @@ impl<B> Pipeline<B> {
 
     /// Lets go of every document of an index that has stopped, and of what it was owed for.
     pub(super) fn forget_parked(&mut self, number: u32) {
-        for owed in self.dirty.forget_index(number) {
+        let (forgotten, visibility) = self.dirty.forget_index(number);
+        // Who seeds it anew must see what is forgotten here.
+        self.visibility = self.visibility.max(visibility);
+        for owed in forgotten {
             self.release(number, owed);
         }
         self.let_go(number);

@@ -83,6 +83,7 @@ impl<B> Pipeline<B> {
                 self.seeding.on_read(number, state);
                 self.open_gate(number);
                 if self.seeding.get(number).stage == Stage::Parked {
+                    self.settle_until_cleared(number);
                     self.forget_parked(number);
                 }
             }

@@ -378,18 +378,24 @@ impl Dirty {
                 let row = merge(&mut debt.owed.row, newer.owed.row);
                 dropped.push((entry.index, Owed { live, row }));
                 debt.visibility = debt.visibility.max(newer.visibility);
-                debt.changes += newer.changes;
-                debt.lane = debt.lane.min(newer.lane);
+                // The rows of a scan are not counted among the changes of the live lane.
+                let both = debt.lane.min(newer.lane);
+                let counted = |debt: &Debt| if debt.lane == both { debt.changes } else { 0 };
+                debt.changes = counted(&debt) + counted(&newer);
+                debt.lane = both;
             }
             entry.waiting = Some((debt, Place::Unit(number)));
-            unit.changes += debt.changes as usize;
             unit.since = Some(unit.since.map_or(debt.since, |since: Instant| since.min(debt.since)));
             lane = lane.min(debt.lane);
             self.flying -= 1;
         }
         for &slot in slots {
             if let Some((debt, _)) = &mut self.entry(slot).waiting {
+                if debt.lane != lane {
+                    debt.changes = 0;
+                }
                 debt.lane = lane;
+                unit.changes += debt.changes as usize;
             }
         }
         self.queue(lane).closed.push_front(unit);
@@ -397,15 +403,16 @@ impl Dirty {
         dropped
     }
 
-    /// No document of an index waits any more: what each was owed for. Those in flight stay so.
-    pub(super) fn forget_index(&mut self, index: u32) -> Vec<Owed> {
+    /// No document of an index waits any more: what each was owed for, and the newest token among all. Those in flight stay
+    /// so.
+    pub(super) fn forget_index(&mut self, index: u32) -> (Vec<Owed>, Option<Visibility>) {
         if let Some(held) = self.held.get_mut(index as usize) {
             held.clear();
         }
         let waiting =
             self.documents.iter().filter(|(_, entry)| entry.index == index && entry.waiting.is_some());
         let waiting: Vec<Slot> = waiting.map(|(slot, _)| slot).collect();
-        let mut forgotten = Vec::with_capacity(waiting.len());
+        let (mut forgotten, mut visibility) = (Vec::with_capacity(waiting.len()), None);
         for slot in waiting {
             let entry = self.entry(slot);
             let flies = entry.flying.is_some();
@@ -417,9 +424,10 @@ impl Dirty {
                 self.documents.remove(slot);
             }
             forgotten.push(debt.owed);
+            visibility = visibility.max(debt.visibility);
         }
         self.recount_live();
-        forgotten
+        (forgotten, visibility)
     }
 
     /// The tokens of another stream say nothing of this one.

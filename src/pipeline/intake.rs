@@ -295,6 +295,8 @@ impl<B> Pipeline<B> {
                 for id in ids.by_ref().take(to - from) {
                     let index = self.seeding.index(&id.index);
                     if self.seeding.get(index).stage == seeding::Stage::Parked {
+                        // Who seeds it anew must see what is forgotten here.
+                        self.visibility = self.visibility.max(visibility);
                         continue;
                     }
                     let gate = self.seeding.gate(index);

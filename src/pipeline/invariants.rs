@@ -118,6 +118,8 @@ impl<B> Pipeline<B> {
                 "I3: {} is deferred while it is in flight",
                 document.id
             );
+            let stage = &self.seeding.get(document.index).stage;
+            assert_ne!(*stage, Stage::Parked, "I3: {} waits, and its index has stopped", document.id);
             if let Some(unit) = waiting.unit {
                 standing.insert(document.slot, unit);
             }

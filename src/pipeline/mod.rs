@@ -36,7 +36,7 @@
 //!   it, a document that flies for it, an index that is to be cleared for it.
 //! - **I2** A document is in flight in one unit at most; it flies exactly where one unfinished unit holds it.
 //! - **I3** A document that waits stands in exactly one unit that has not started, unless it is set aside: until its flight
-//!   is settled, or until builds of its index may start.
+//!   is settled, or until builds of its index may start. None waits whose index has stopped alone.
 //! - **I4** No limit is exceeded: changes owed, resolves, builds, flushes.
 //! - **I5** Every call under way, and every one that waits to be made again, has someone who needs its answer.
 //! - **I6** Nothing is being confirmed, or about to be, whose changes are still owed.

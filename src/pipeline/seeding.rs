@@ -223,9 +223,10 @@ impl Seeding {
     pub(super) fn on_read(&mut self, index: u32, state: SeedState) {
         let index = self.get_mut(index);
         index.stage = match state {
-            _ if index.anew || !index.until_cleared.is_empty() => Stage::Unseeded,
-            SeedState::Unseeded => Stage::Unseeded,
+            _ if index.anew => Stage::Unseeded,
             SeedState::Parked => Stage::Parked,
+            _ if !index.until_cleared.is_empty() => Stage::Unseeded,
+            SeedState::Unseeded => Stage::Unseeded,
             SeedState::Seeding(after) => Stage::Ready(after),
             SeedState::Seeded => Stage::Seeded,
         };

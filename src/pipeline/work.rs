@@ -14,7 +14,7 @@ use crate::pipeline::calls::{Call, PartId, Purpose};
 use crate::pipeline::dirty::Owed;
 use crate::pipeline::flight::Part;
 use crate::pipeline::slab::Slot;
-use crate::pipeline::{CallId, Command, Notice, Pipeline, build, flush};
+use crate::pipeline::{CallId, Command, Notice, Pipeline, build, flush, seeding};
 use crate::ports::{BatchStats, Built, CuredDocument, FlushReport, Lane, QuarantinedDocument};
 
 /// A document that its sink, or its builder, will not have as it is.
@@ -195,6 +195,12 @@ impl<B> Pipeline<B> {
                 self.release(index, owed);
             }
         }
+        // An index that has stopped meanwhile has forgotten its documents.
+        for number in self.numbers() {
+            if self.seeding.get(number).stage == seeding::Stage::Parked {
+                self.forget_parked(number);
+            }
+        }
     }
 
     /// Flushes what is ready, oldest first, while the sink takes more. Live parts go first; the backfill keeps its share.
@@ -319,12 +325,13 @@ impl<B> Pipeline<B> {
         }
     }
 
-    /// What happens where a document of an index fails. Nobody could seed one anew that has no scope: it cannot stop alone.
+    /// What happens where a document of an index fails. Nobody could seed one anew that has no scope, nor any where the
+    /// backfill is skipped: it cannot stop alone.
     fn failure_policy(&self, index: &IndexName) -> FailurePolicy {
         let policy = self.config.failure_policies.of(index);
-        let is_scoped =
-            || self.seeding.indexes.iter().any(|known| known.name == *index && known.root.is_some());
-        if policy == FailurePolicy::Park && !is_scoped() { FailurePolicy::Stop } else { policy }
+        let mut scoped = self.seeding.indexes.iter().filter(|known| known.root.is_some());
+        let mut can_be_seeded = || !self.config.skip_backfill && scoped.any(|known| known.name == *index);
+        if policy == FailurePolicy::Park && !can_be_seeded() { FailurePolicy::Stop } else { policy }
     }
 
     /// Decides about documents that will not be had as they are, those of one call together: where one of them belongs to
