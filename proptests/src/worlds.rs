@@ -194,20 +194,19 @@ pub const TRUNCATION_SMALL: World = World {
     ..TRUNCATION
 };
 
-/// A document of one of two indexes fails, and that index stops alone; then it is seeded anew.
+/// A document fails, its index stops alone, and is seeded anew.
 pub const PARKING: World = World {
-    name: "7: an index that stops alone beside another, and is seeded anew",
-    setup: Setup {
-        indexes: 2,
-        rows: 0b1,
-        park: true,
-        max_documents: 2,
-        builds: 1,
-        units: 1,
-        ..BACKFILL.setup
-    },
+    name: "7: an index that stops alone, and is seeded anew",
+    setup: Setup { rows: 0b1, park: true, max_documents: 2, builds: 1, units: 1, ..BACKFILL.setup },
     commits: &[Op::Commit(0b1, 0)],
     permanent: 1,
     demands: &["a parked index reindexed", "cleared", "parked", "seeded"],
     ..EMPTY
+};
+
+/// The same beside another index.
+pub const PARKING_TWO: World = World {
+    name: "7, larger: an index that stops alone beside another, and is seeded anew",
+    setup: Setup { indexes: 2, ..PARKING.setup },
+    ..PARKING
 };

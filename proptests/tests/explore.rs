@@ -103,4 +103,10 @@ mod larger {
     fn world_6_a_truncated_related_table_of_two_rows() {
         explore(Search::new, worlds::TRUNCATION_RELATED_TWO);
     }
+
+    #[test]
+    #[ignore = "takes minutes"]
+    fn world_7_an_index_that_stops_alone_beside_another() {
+        explore(Search::new, worlds::PARKING_TWO);
+    }
 }
