@@ -34,12 +34,12 @@ pub(super) enum Keep {
 impl<B> Pipeline<B> {
     /// Whether an index can be seeded anew. Errors: why not.
     pub fn can_reindex(&self, name: &IndexName) -> Result<(), Refusal> {
-        let scoped = |index: &&crate::pipeline::seeding::Index| index.name == *name && index.root.is_some();
+        let mut indexes = self.seeding.indexes.iter();
         if self.ending.is_ending() {
             Err(Refusal::Ending)
         } else if self.config.skip_backfill {
             Err(Refusal::BackfillSkipped)
-        } else if self.seeding.indexes.iter().any(|index| scoped(&index)) {
+        } else if indexes.any(|index| index.name == *name && index.root.is_some()) {
             Ok(())
         } else {
             Err(Refusal::UnknownIndex)
@@ -157,11 +157,16 @@ impl<B> Pipeline<B> {
     /// Has it remembered that an index stopped, once nothing else of it is being remembered.
     pub(super) fn park_stopped(&mut self) {
         for number in self.numbers() {
-            let is_asked = self.calls.is_pending(Purpose::ReadSeed(number)) || self.is_remembered(number);
-            let index = self.seeding.get_mut(number);
-            if index.stage != Stage::Parking || is_asked || self.calls.is_pending(Purpose::Park(number)) {
+            let pending = |purpose| self.calls.is_pending(purpose);
+            let waits = || {
+                pending(Purpose::ReadSeed(number))
+                    || self.is_remembered(number)
+                    || pending(Purpose::Park(number))
+            };
+            if self.seeding.get(number).stage != Stage::Parking || waits() {
                 continue;
             }
+            let index = self.seeding.get_mut(number);
             index.cursor = None;
             index.saving = false;
             self.make(Purpose::Park(number), 1);

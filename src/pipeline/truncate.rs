@@ -94,7 +94,7 @@ impl<B> Pipeline<B> {
         is_new
     }
 
-    /// An index is empty: nothing is owed for what was truncated.
+    /// An index is empty, or has stopped: what was owed until then is owed no more.
     pub(super) fn settle_until_cleared(&mut self, number: u32) {
         for handle in core::mem::take(&mut self.seeding.get_mut(number).until_cleared) {
             self.ack.changes.settle(handle);
