@@ -120,6 +120,23 @@ pub(super) async fn check_grants(
     }
 }
 
+/// The publication of this name: its identity, and whether it tells all changes, those of partitions as of their root.
+async fn publication_found(
+    server: &Server,
+    client: &Object,
+    publication: &str,
+) -> Result<Option<(u32, bool)>, PostgresError> {
+    let found = client
+        .query_opt(
+            "SELECT oid, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot
+             FROM pg_catalog.pg_publication WHERE pubname = $1",
+            &[&publication],
+        )
+        .await
+        .map_err(server.place.failed(format!("reading the publication `{publication}`")))?;
+    Ok(found.map(|row| (row.get(0), row.get(1))))
+}
+
 /// Makes sure that the publication holds these tables, with all their changes. Returns whether it had to be made or
 /// changed: then changes may have been missed.
 pub(super) async fn publish(
@@ -128,26 +145,18 @@ pub(super) async fn publish(
     publication: &str,
     tables: &[Table],
 ) -> Result<bool, PostgresError> {
-    let failed = || server.place.failed(format!("reading the publication `{publication}`"));
     let name = quoted(publication);
     let options = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
-    let found = client
-        .query_opt(
-            "SELECT oid, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot
-             FROM pg_catalog.pg_publication WHERE pubname = $1",
-            &[&publication],
-        )
-        .await
-        .map_err(failed())?;
+    let found = publication_found(server, client, publication).await?;
     let statement = match found {
         None => {
             let all: Vec<String> = tables.iter().map(|table| spelled(&table.name)).collect();
             vec![format!("CREATE PUBLICATION {name} FOR TABLE {} WITH ({options})", all.join(", "))]
         }
-        Some(row) => {
-            let missing = missing(server, client, publication, row.get(0), tables).await?;
+        Some((oid, tells_all)) => {
+            let missing = missing(server, client, publication, oid, tables).await?;
             let mut statements = Vec::new();
-            if !row.get::<_, bool>(1) {
+            if !tells_all {
                 statements.push(format!("ALTER PUBLICATION {name} SET ({options})"));
             }
             if !missing.is_empty() {
@@ -186,16 +195,9 @@ pub(super) async fn is_published(
     tables: &[Table],
 ) -> Result<bool, PostgresError> {
     let failed = || server.place.failed(format!("reading the publication `{publication}`"));
-    let found = client
-        .query_opt(
-            "SELECT oid, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot
-             FROM pg_catalog.pg_publication WHERE pubname = $1",
-            &[&publication],
-        )
-        .await
-        .map_err(failed())?;
-    let Some(row) = found.filter(|row| row.get(1)) else { return Ok(false) };
-    if !missing(server, client, publication, row.get(0), tables).await?.is_empty() {
+    let found = publication_found(server, client, publication).await?;
+    let Some((oid, true)) = found else { return Ok(false) };
+    if !missing(server, client, publication, oid, tables).await?.is_empty() {
         return Ok(false);
     }
     let names: Vec<String> = tables.iter().map(|table| spelled(&table.name)).collect();
