@@ -1,6 +1,7 @@
 //! A seed draws a plan: first every rate, size and delay, zero included, then the plan from those. Schema, settings,
 //! workload and faults draw from generators of their own.
 
+mod parking;
 mod situations;
 
 use serde::Serialize;
@@ -91,10 +92,8 @@ pub fn draw(seed: u64) -> (Plan, Options) {
     }
     let before_images = !Random::new(seed, "images").permille(250);
     let mut schema = schema(&mut Random::new(seed, "schema"), before_images);
-    let parking = &mut Random::new(seed, "parking");
-    if parking.permille(350) {
-        schema.indexes.iter_mut().for_each(|index| index.parks = parking.permille(500));
-    }
+    let parks = &mut Random::new(seed, "parking");
+    parking::parks(parks, &mut schema);
     let random = &mut Random::new(seed, "workload");
     let rows = (0..options.rows).map(|_| put(random, &schema, &options)).collect();
     let mut workload: Vec<_> =
@@ -111,6 +110,7 @@ pub fn draw(seed: u64) -> (Plan, Options) {
     // Where nothing goes wrong, nothing does.
     if !faults.is_empty() {
         faults.extend(situations::more(contract, &options, &schema, churns));
+        faults.extend(parking::situations(parks, &schema, &mut workload));
     }
     truncations(&mut Random::new(seed, "truncations"), &mut workload, &schema);
     let plan = Plan {

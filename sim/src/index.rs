@@ -77,6 +77,8 @@ pub(crate) struct Index {
     pub(crate) generations: BTreeMap<u64, Generation>,
     /// The physical index of each index, where there is one.
     pub(crate) current: Vec<Option<u64>>,
+    /// What stood in the marker of an index that was deleted by hand, until there is another one.
+    deleted: Vec<Option<(Seed, SeedState)>>,
     next_generation: u64,
     next_epoch: u64,
     pub(crate) epoch: u64,
@@ -95,6 +97,7 @@ impl Index {
             checks_epochs,
             generations: BTreeMap::new(),
             current: vec![None; indexes],
+            deleted: vec![None; indexes],
             next_generation: 1,
             next_epoch: 0,
             epoch: 0,
@@ -260,6 +263,8 @@ impl Index {
     pub(crate) fn standing(&self, doc: &Doc, is_stream: impl Fn(&Seed) -> bool) -> Standing {
         let physical = self.generation(doc.index);
         let marker = physical.and_then(|physical| physical.marker.as_ref());
+        // Who deletes an index that has stopped does not take back that it has.
+        let stopped = marker.or(self.deleted[doc.index].as_ref());
         let is_to_be_scanned = match marker.filter(|(seed, _)| is_stream(seed)) {
             Some((_, SeedState::Seeded)) => false,
             Some((_, SeedState::Seeding(Some(after)))) => to_key(&doc.key) > *after,
@@ -269,11 +274,12 @@ impl Index {
             is_held: self.current[doc.index].is_some_and(|current| self.body(current, doc).is_some()),
             is_to_be_scanned,
             is_recorded: self.recorded.contains_key(doc),
-            is_parked: marker.is_some_and(|(seed, state)| is_stream(seed) && *state == SeedState::Parked),
+            is_parked: stopped.is_some_and(|(seed, state)| is_stream(seed) && *state == SeedState::Parked),
         }
     }
 
     fn replace(&mut self, index: usize, generation: u64) {
+        self.deleted[index] = None;
         if let Some(old) = self.current[index].replace(generation) {
             self.generations.remove(&old);
         }
@@ -284,6 +290,8 @@ impl Index {
     /// Someone deletes an index. Returns whether there was one.
     pub(crate) fn delete(&mut self, index: usize) -> bool {
         let old = self.current.get_mut(index).and_then(Option::take);
-        old.is_some_and(|old| self.generations.remove(&old).is_some())
+        let Some(old) = old.and_then(|old| self.generations.remove(&old)) else { return false };
+        self.deleted[index] = old.marker;
+        true
     }
 }

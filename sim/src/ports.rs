@@ -213,7 +213,13 @@ impl DocumentBuilder for Documents {
         let healed = world.with(|state| state.healed);
         let built = built.into_iter().zip(ids).map(|((doc, body), id)| match body {
             Some(body) if body.poison == Poison::Unbuildable && !healed => {
-                world.with(|state| state.judge.on_refused(&doc));
+                world.with(|state| {
+                    state.judge.on_refused(&doc);
+                    // It waits for what becomes of its index, which may already be on its way.
+                    if world.plan.schema.indexes[doc.index].parks {
+                        state.gauges.on_settled([&doc]);
+                    }
+                });
                 Err(FailedDocument { id: id.clone(), fault: Fault::content("it cannot be built") })
             }
             Some(body) => {

@@ -224,8 +224,8 @@ async fn settles(world: &World, check: Check, until: Until) -> bool {
 /// How much must be as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// What the run that is alive can know of: all but an index that was deleted by hand, or is defined otherwise by now,
-    /// and documents in the quarantine.
+    /// What the run that is alive can know of: all but an index that was deleted by hand, or is defined otherwise by now, or
+    /// of which a dead run said late that it stops, and documents in the quarantine.
     Mended,
     /// Everything.
     Right,
@@ -256,7 +256,10 @@ fn unsettled(world: &World, until: Until) -> Option<(String, bool)> {
                     && incarnation_of(seed.stream.as_str()) == Some(slot.incarnation)
                     && seed.definition.as_str() == state.definitions[index].to_string()
             });
-            if !seeded {
+            let parked_late = until == Until::Mended
+                && !world.plan.sink.checks_epochs
+                && marker.is_some_and(|(_, at)| *at == SeedState::Parked);
+            if !seeded && !parked_late {
                 return Some((format!("{} is not seeded: {marker:?}", world.names[index]), false));
             }
         }

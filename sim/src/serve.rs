@@ -158,7 +158,9 @@ fn lane(point: Point) -> Lane {
         Point::Open | Point::Stream => Lane::Capture,
         Point::Resolve => Lane::Resolve,
         Point::Build => Lane::Build,
-        Point::Flush | Point::Sync | Point::Load | Point::Record | Point::Release => Lane::Flush,
+        Point::Flush | Point::Sync | Point::Load | Point::Refuse | Point::Record | Point::Release => {
+            Lane::Flush
+        }
         Point::Confirm => Lane::Ack,
         Point::SeedState | Point::Clear | Point::Cursor | Point::Scan | Point::Mark => Lane::Seed,
     }

@@ -9,7 +9,7 @@ use syncline::{Captured, Position, Seed};
 use crate::marks::Mark;
 use crate::message::{Answer, Call, Failed, Reply, Request};
 use crate::outcome::Check;
-use crate::plan::{Point, Poison};
+use crate::plan::{Moment, Point, Poison};
 use crate::serve::{done, pause};
 use crate::tables::Body;
 use crate::world::{State, World, incarnation_of};
@@ -54,6 +54,9 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32) -> Reply
             let (built, healed) = world.with(build);
             let is_at_fault = |body: &Body| body.poison == Poison::Unbuildable;
             let at_fault = built.iter().filter_map(|(_, body)| body.as_ref()).any(is_at_fault);
+            if at_fault && !healed {
+                world.pass(Point::Refuse, Moment::Before).await;
+            }
             if at_fault && world.plan.source.refuses_builds && !healed {
                 if docs.len() > 1 {
                     world.mark(Mark::BuildHalved);

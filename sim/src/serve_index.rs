@@ -181,6 +181,9 @@ async fn flush(world: &World, request: &Request, writes: &[Written], nth: u32, t
         }
         return Err(Failed::content("the request is malformed"));
     }
+    if writes.iter().any(|written| poison(written) == Poison::Rejected) {
+        world.pass(Point::Refuse, Moment::Before).await;
+    }
     let (mut rejected, mut throttled, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     let mut ops = Vec::new();
     let stage = |state: &mut State| {

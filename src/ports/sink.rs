@@ -158,7 +158,9 @@ pub trait Sink: Send + Sync + 'static {
     /// [`Park`](crate::FailurePolicy::Park). Default: a fault, because an index that is still marked as seeded would be
     /// taken for current by the next run; a sink that remembers no markers has nothing to do here.
     ///
-    /// A cursor or marker that lands late, of a call that was given up, must not take its place.
+    /// A cursor or marker that lands late, of a call that was given up, must not take its place. Where the sink does not
+    /// refuse the writes of older epochs, this may land late itself, after its run has died and the next one has begun to
+    /// seed the index: nothing is lost, and the run after that finds the index stopped.
     fn park(&self, index: &IndexName, seed: &Seed) -> impl Future<Output = Result<(), Fault>> + Send {
         let fault = Fault::fatal(alloc::format!("the sink cannot remember that index {index} is parked"));
         let _ = seed;

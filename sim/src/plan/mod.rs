@@ -334,6 +334,8 @@ pub enum Point {
     Flush,
     /// What a request changes at the index is staged, and not durable yet. [`Moment::Before`] only.
     Sync,
+    /// A document is about to be refused, by who builds it or by the index. [`Moment::Before`] only.
+    Refuse,
     /// The index is told that it is caught up.
     CaughtUp,
     /// Documents are quarantined.

@@ -1,0 +1,74 @@
+//! Indexes that stop alone, and what may go wrong about it.
+
+use crate::plan::{Act, At, Fault, Moment, Point, Poison, Schema, Statement, Transaction};
+use crate::random::Random;
+
+/// Some indexes stop where a document of theirs fails.
+pub(super) fn parks(random: &mut Random, schema: &mut Schema) {
+    if random.permille(350) {
+        schema.indexes.iter_mut().for_each(|index| index.parks = random.permille(500));
+    }
+}
+
+/// Documents of an index that stops fail more often than others, while it is being seeded or is about to be cleared; what
+/// is remembered of its seeding comes late.
+pub(super) fn situations(
+    random: &mut Random,
+    schema: &Schema,
+    workload: &mut Vec<Transaction>,
+) -> Vec<Fault> {
+    let parks: Vec<usize> = (0..schema.indexes.len()).filter(|index| schema.indexes[*index].parks).collect();
+    if parks.is_empty() || random.permille(300) {
+        return Vec::new();
+    }
+    let index = random.pick(&parks);
+    let root = &schema.indexes[index].root;
+    poison(random, root, workload);
+    let mut faults = Vec::new();
+    let mut add = |point, moment, nth, act| faults.push(Fault { at: At { point, moment, nth }, act });
+    for _ in 0..random.between(1, 2) {
+        let point = random.pick(&[Point::Refuse, Point::Refuse, Point::Flush, Point::Mark, Point::Commit]);
+        add(point, Moment::Before, random.below(4) as u32, Act::Reindex { index });
+    }
+    for _ in 0..random.between(1, 3) {
+        let point = random.pick(&[Point::Clear, Point::Cursor, Point::Mark]);
+        let ms = random.pick(&[100, 500, 1000, 3000]);
+        add(point, Moment::Before, random.below(8) as u32, Act::Hold { ms });
+    }
+    if random.permille(400) {
+        // It stops when its marker has been given up and made again, and before the first one lands.
+        add(Point::Mark, Moment::Before, random.below(2) as u32, Act::Hold { ms: 4000 });
+        let keys =
+            schema.tables.iter().find(|table| table.name == *root).map_or(1, |table| table.key_columns);
+        for (after_ms, row, poison) in [(2000, 0, Poison::Rejected), (200, 1, Poison::None)] {
+            let put = Statement::Put {
+                table: root.clone(),
+                key: vec![200 + row; keys],
+                refs: vec![0; refs(schema, root)],
+                bytes: 0,
+                poison,
+            };
+            workload.push(Transaction { after_ms, statements: vec![put] });
+        }
+    }
+    faults
+}
+
+/// How many rows a row of a table refers to in columns of their own.
+fn refs(schema: &Schema, table: &str) -> usize {
+    let table = schema.tables.iter().find(|known| known.name == table);
+    table.map_or(0, |table| table.refs.iter().filter(|by| by.key_column.is_none()).count())
+}
+
+/// Some rows of a table become documents that fail alone.
+fn poison(random: &mut Random, root: &str, workload: &mut [Transaction]) {
+    let permille = random.pick(&[50, 150, 400]);
+    for statement in workload.iter_mut().flat_map(|transaction| &mut transaction.statements) {
+        if let Statement::Put { table, poison, .. } = statement
+            && table == root
+            && random.permille(permille)
+        {
+            *poison = random.pick(&[Poison::Rejected, Poison::Unbuildable]);
+        }
+    }
+}
