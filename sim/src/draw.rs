@@ -109,7 +109,7 @@ pub fn draw(seed: u64) -> (Plan, Options) {
     let mut faults = faults(&mut Random::new(seed, "faults"), &options, &schema);
     // Where nothing goes wrong, nothing does.
     if !faults.is_empty() {
-        faults.extend(situations::more(contract, &options, &schema, churns));
+        faults.extend(situations::more(contract, seed, &options, &schema, churns));
         faults.extend(parking::situations(parks, &schema, &mut workload));
     }
     truncations(&mut Random::new(seed, "truncations"), &mut workload, &schema);

@@ -15,6 +15,9 @@ use crate::tables::{Body, Doc, to_key};
 /// Which run wrote, and which of its builds.
 pub(crate) type Version = (u64, u64);
 
+/// Which run made a request, and its number.
+pub(crate) type Order = (u64, u64);
+
 /// One thing that becomes durable, or is torn off by a crash.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
@@ -34,12 +37,13 @@ pub(crate) enum Op {
     Clear {
         index: usize,
         generation: u64,
-        order: (u64, u64),
+        order: Order,
     },
     Marker {
         generation: u64,
         seed: Seed,
         state: SeedState,
+        order: Order,
     },
     Record(Doc, Version),
     Release(Doc, Version),
@@ -56,6 +60,8 @@ pub(crate) struct Generation {
     pub(crate) index: usize,
     documents: BTreeMap<Doc, Stored>,
     pub(crate) marker: Option<(Seed, SeedState)>,
+    /// Which request set it.
+    marked: Order,
 }
 
 /// What came of things that became durable, for marks and traces.
@@ -77,15 +83,16 @@ pub(crate) struct Index {
     pub(crate) generations: BTreeMap<u64, Generation>,
     /// The physical index of each index, where there is one.
     pub(crate) current: Vec<Option<u64>>,
-    /// What stood in the marker of an index that was deleted by hand, until there is another one.
-    deleted: Vec<Option<(Seed, SeedState)>>,
+    /// The marker of an index that was deleted by hand, or by a clear that is older than the marker: until there is
+    /// another one.
+    lost: Vec<Option<(Seed, SeedState)>>,
     next_generation: u64,
     next_epoch: u64,
     pub(crate) epoch: u64,
     /// The quarantine: how new what was refused is.
     pub(crate) recorded: BTreeMap<Doc, Version>,
     /// The newest clear of each index, by run and request: an older one that lands late is not obeyed.
-    cleared: Vec<(u64, u64)>,
+    cleared: Vec<Order>,
     staged: VecDeque<(u64, Op)>,
     next_op: u64,
 }
@@ -97,7 +104,7 @@ impl Index {
             checks_epochs,
             generations: BTreeMap::new(),
             current: vec![None; indexes],
-            deleted: vec![None; indexes],
+            lost: vec![None; indexes],
             next_generation: 1,
             next_epoch: 0,
             epoch: 0,
@@ -208,11 +215,14 @@ impl Index {
             Op::Clear { index, generation, order } => {
                 if order > self.cleared[index] {
                     self.cleared[index] = order;
+                    let lost = self.generation(index).filter(|old| old.marked > order);
+                    let lost = lost.and_then(|old| old.marker.clone());
                     self.replace(index, generation);
+                    self.lost[index] = lost;
                     judge.on_cleared(index);
                 }
             }
-            Op::Marker { generation, seed, state } => {
+            Op::Marker { generation, seed, state, order } => {
                 let is_mark = state == SeedState::Seeded;
                 let Some(physical) = self.generations.get_mut(&generation) else { return };
                 // A cursor that lands late must not take the marker away, which says more.
@@ -225,6 +235,8 @@ impl Index {
                     return;
                 }
                 physical.marker = Some((seed.clone(), state));
+                physical.marked = order;
+                self.lost[physical.index] = None;
                 if is_mark && let Err(broken) = self.judge_mark(generation, &seed, judge, since(&seed)) {
                     settled.broken.get_or_insert(broken);
                 }
@@ -263,8 +275,8 @@ impl Index {
     pub(crate) fn standing(&self, doc: &Doc, is_stream: impl Fn(&Seed) -> bool) -> Standing {
         let physical = self.generation(doc.index);
         let marker = physical.and_then(|physical| physical.marker.as_ref());
-        // Who deletes an index that has stopped does not take back that it has.
-        let stopped = marker.or(self.deleted[doc.index].as_ref());
+        // Who takes away an index that has stopped, without knowing of it, does not take back that it has.
+        let stopped = marker.or(self.lost[doc.index].as_ref());
         let is_to_be_scanned = match marker.filter(|(seed, _)| is_stream(seed)) {
             Some((_, SeedState::Seeded)) => false,
             Some((_, SeedState::Seeding(Some(after)))) => to_key(&doc.key) > *after,
@@ -279,11 +291,11 @@ impl Index {
     }
 
     fn replace(&mut self, index: usize, generation: u64) {
-        self.deleted[index] = None;
+        self.lost[index] = None;
         if let Some(old) = self.current[index].replace(generation) {
             self.generations.remove(&old);
         }
-        let physical = Generation { index, documents: BTreeMap::new(), marker: None };
+        let physical = Generation { index, documents: BTreeMap::new(), marker: None, marked: (0, 0) };
         self.generations.insert(generation, physical);
     }
 
@@ -291,7 +303,7 @@ impl Index {
     pub(crate) fn delete(&mut self, index: usize) -> bool {
         let old = self.current.get_mut(index).and_then(Option::take);
         let Some(old) = old.and_then(|old| self.generations.remove(&old)) else { return false };
-        self.deleted[index] = old.marker;
+        self.lost[index] = old.marker;
         true
     }
 }

@@ -367,8 +367,15 @@ impl Sink for Index {
         });
         let written: Vec<Written> = written.collect();
         let docs: Vec<Doc> = written.iter().map(|written| written.doc.clone()).collect();
-        let answer = self.0.ask(Node::Index, Call::Flush { writes: written }).await?;
-        let Answer::Flushed { rejected, throttled, missing } = answer else { return Err(unexpected()) };
+        let answer = self.0.ask(Node::Index, Call::Flush { writes: written }).await;
+        if let [doc] = docs.as_slice()
+            && answer.as_ref().is_err_and(|fault| fault.kind() == FaultKind::Content)
+            && world.plan.schema.indexes[doc.index].parks
+        {
+            // It waits for what becomes of its index, which may already be on its way.
+            world.with(|state| state.gauges.on_settled([doc]));
+        }
+        let Answer::Flushed { rejected, throttled, missing } = answer? else { return Err(unexpected()) };
         // Deleting what is missing has succeeded; writing it never says so.
         let wrote =
             writes.iter().filter(|write| matches!(write.document.content, syncline::Content::Upsert(_)));

@@ -61,13 +61,13 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle
         }
         Call::Cursor { generation, seed, after, epoch } => {
             let state = SeedState::Seeding(after.as_deref().map(to_key));
-            return set_marker(world, *generation, seed, state, *epoch, point, nth).await;
+            return set_marker(world, request, *generation, seed, state, *epoch, nth).await;
         }
         Call::Mark { generation, seed, epoch } => {
-            return set_marker(world, *generation, seed, SeedState::Seeded, *epoch, point, nth).await;
+            return set_marker(world, request, *generation, seed, SeedState::Seeded, *epoch, nth).await;
         }
         Call::Park { generation, seed, epoch } => {
-            return set_marker(world, *generation, seed, SeedState::Parked, *epoch, point, nth).await;
+            return set_marker(world, request, *generation, seed, SeedState::Parked, *epoch, nth).await;
         }
         Call::Load => {
             let recorded = world.with(|state| state.index.recorded.keys().cloned().collect());
@@ -113,18 +113,18 @@ fn known(world: &World, generation: u64) -> Result<(), Failed> {
 
 async fn set_marker(
     world: &World,
+    request: &Request,
     generation: u64,
     seed: &Seed,
     state: SeedState,
     epoch: u64,
-    point: Point,
     nth: u32,
 ) -> Reply {
     alive(world, epoch)?;
     known(world, generation)?;
-    let op = Op::Marker { generation, seed: seed.clone(), state };
+    let op = Op::Marker { generation, seed: seed.clone(), state, order: (request.run, request.number) };
     let staged = world.with(|state| state.index.stage([op]));
-    durable(world, staged, point, nth).await;
+    durable(world, staged, request.call.point(), nth).await;
     known(world, generation)?;
     done()
 }

@@ -49,11 +49,9 @@ impl<B> Pipeline<B> {
     /// Someone asks for an index to be seeded anew.
     pub(super) fn on_reindex(&mut self, name: &IndexName) {
         let number = self.seeding.index(name);
-        let visibility = self.visibility;
         let index = self.seeding.get_mut(number);
         // One that was cleared, and of which nothing has been built since, is being seeded anew.
         index.anew = index.stage != Stage::Starting;
-        index.sees = index.sees.max(visibility);
     }
 
     /// Shuts the indexes that are to be seeded anew, once it is known of them how far they are.
@@ -81,6 +79,9 @@ impl<B> Pipeline<B> {
             if index.anew && is_known {
                 again.push(index.name.clone());
                 self.shut(number, Stage::Shut);
+                // The scan must see what has been written, and what was forgotten while it stopped.
+                let index = self.seeding.get_mut(number);
+                index.sees = index.sees.max(self.visibility);
             }
         }
         self.announce_again(again);

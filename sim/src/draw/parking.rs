@@ -35,29 +35,41 @@ pub(super) fn situations(
         let ms = random.pick(&[100, 500, 1000, 3000]);
         add(point, Moment::Before, random.below(8) as u32, Act::Hold { ms });
     }
-    if random.permille(400) {
-        // It stops when its marker has been given up and made again, and before the first one lands.
+    if random.permille(650) {
+        // It stops when its marker has been given up and made again, before the first one lands; and goes on after that.
         add(Point::Mark, Moment::Before, random.below(2) as u32, Act::Hold { ms: 4000 });
-        let keys =
-            schema.tables.iter().find(|table| table.name == *root).map_or(1, |table| table.key_columns);
-        for (after_ms, row, poison) in [(2000, 0, Poison::Rejected), (200, 1, Poison::None)] {
-            let put = Statement::Put {
-                table: root.clone(),
-                key: vec![200 + row; keys],
-                refs: vec![0; refs(schema, root)],
-                bytes: 0,
-                poison,
-            };
-            workload.push(Transaction { after_ms, statements: vec![put] });
+        for (at_ms, row, poison) in [(3000, 0, Poison::Rejected), (6000, 1, Poison::None)] {
+            insert(workload, at_ms, put(schema, root, row, poison));
         }
     }
     faults
 }
 
-/// How many rows a row of a table refers to in columns of their own.
-fn refs(schema: &Schema, table: &str) -> usize {
-    let table = schema.tables.iter().find(|known| known.name == table);
-    table.map_or(0, |table| table.refs.iter().filter(|by| by.key_column.is_none()).count())
+/// A row that nothing else of the workload touches.
+fn put(schema: &Schema, table: &str, row: i64, poison: Poison) -> Statement {
+    let known = schema.tables.iter().find(|known| known.name == table).expect("an index has a root table");
+    let refs = known.refs.iter().filter(|by| by.key_column.is_none()).count();
+    Statement::Put {
+        table: known.name.clone(),
+        key: vec![200 + row; known.key_columns],
+        refs: vec![0; refs],
+        bytes: 0,
+        poison,
+    }
+}
+
+/// A transaction of its own at about this time, or, where the workload is over by then, as long after it as is left.
+fn insert(workload: &mut Vec<Transaction>, at_ms: u64, statement: Statement) {
+    let mut now_ms = 0;
+    let mut before = 0;
+    while before < workload.len() && now_ms + workload[before].after_ms <= at_ms {
+        now_ms += workload[before].after_ms;
+        before += 1;
+    }
+    if let Some(next) = workload.get_mut(before) {
+        next.after_ms -= at_ms - now_ms;
+    }
+    workload.insert(before, Transaction { after_ms: at_ms - now_ms, statements: vec![statement] });
 }
 
 /// Some rows of a table become documents that fail alone.

@@ -5,11 +5,17 @@ use crate::plan::{Act, At, Fault, Kind, Moment, Node, Point, Schema};
 use crate::random::Random;
 
 /// More of them, for a plan in which anything goes wrong.
-pub(super) fn more(random: &mut Random, options: &Options, schema: &Schema, churns: bool) -> Vec<Fault> {
+pub(super) fn more(
+    random: &mut Random,
+    seed: u64,
+    options: &Options,
+    schema: &Schema,
+    churns: bool,
+) -> Vec<Fault> {
     let mut faults = silences(random, options);
     faults.extend(absences(random, options, schema));
     faults.extend(latecomers(random, churns));
-    faults.extend(refusals(random));
+    faults.extend(refusals(&mut Random::new(seed, "refusals")));
     faults.extend(drains(random));
     faults.extend(last(random));
     faults.extend(reindexes(random, schema));
@@ -89,7 +95,7 @@ fn latecomers(random: &mut Random, churns: bool) -> Vec<Fault> {
 /// Builds that are refused as a whole, and not at once.
 fn refusals(random: &mut Random) -> Vec<Fault> {
     let mut faults = Vec::new();
-    for _ in 0..if random.permille(850) { 0 } else { random.between(3, 8) } {
+    for _ in 0..if random.permille(500) { 0 } else { random.between(4, 12) } {
         let at = At { point: Point::Build, moment: Moment::Before, nth: random.below(40) as u32 };
         faults.push(Fault { at, act: Act::Hold { ms: random.pick(&[20, 100, 300]) } });
         faults.push(Fault { at, act: Act::Fail { kind: Kind::Content } });
@@ -99,7 +105,7 @@ fn refusals(random: &mut Random) -> Vec<Fault> {
 
 /// Drains in the middle of work.
 fn drains(random: &mut Random) -> Vec<Fault> {
-    let count = if random.permille(800) { 0 } else { random.between(1, 3) };
+    let count = if random.permille(600) { 0 } else { random.between(1, 3) };
     let mut drain = |_| {
         let point = random.pick(&[Point::Stream, Point::Resolve, Point::Build, Point::Flush, Point::Confirm]);
         let at = At { point, moment: Moment::After, nth: random.below(30) as u32 };
