@@ -281,6 +281,8 @@ pub enum Stage {
     Seed,
     /// A table is scanned for a backfill.
     Scan,
+    /// What an index holds is listed, or compared with what it should hold.
+    Verify,
     /// The source's lag is read.
     Lag,
 }
@@ -297,6 +299,7 @@ impl Stage {
             Self::Resolve => "resolve",
             Self::Build => "build",
             Self::Flush => "flush",
+            Self::Verify => "verify",
             Self::CaughtUp => "caught up",
             Self::Quarantine => "quarantine",
             Self::Ack => "ack",

@@ -29,7 +29,7 @@ pub use document::{Content, Document, DocumentId, Epoch, Version, Write, Writes}
 pub use driver::{Engine, Running};
 pub use error::{Classify, EngineError, Fault, FaultKind, RejectedDocument};
 pub use name::{ColumnName, IndexName, StreamId, TableName};
-pub use pipeline::{Refusal, Report, Status};
+pub use pipeline::{Refusal, Report, Status, Verified};
 pub use ports::{
     BatchStats, BoxSink, Built, ChangeCapture, DocumentBuilder, FanOut, FlushReport, IndexMapping,
     IndexScope, Lane, NoopObserver, Observer, Opened, Quarantine, Seed, SeedState, Sink, SnapshotTable,

@@ -92,6 +92,16 @@ where
                 let result = self.sink.flush(&writes, caught_up).instrument(span).await;
                 Answer::Event(Event::Flushed { call, result })
             }
+            Command::Compare { call, writes } => {
+                let span = tracing::debug_span!("compare", call = call.0, documents = writes.len());
+                let result = self.sink.compare(&writes).instrument(span).await;
+                Answer::Event(Event::Compared { call, result })
+            }
+            Command::List { call, index, after, limit } => {
+                let span = tracing::debug_span!("list", call = call.0, %index);
+                let result = self.sink.list(&index, after.as_ref(), limit).instrument(span).await;
+                Answer::Event(Event::Listed { call, result })
+            }
             Command::CaughtUp { call } => {
                 let span = tracing::debug_span!("caught_up", call = call.0);
                 done(call, self.sink.caught_up().instrument(span).await)

@@ -1,14 +1,15 @@
 //! A run that was started, as its program holds it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::driver::shared::Watch;
+use crate::driver::shared::{OfIndex, Watch};
 use crate::error::EngineError;
 use crate::name::IndexName;
-use crate::pipeline::{Phase, Refusal, Report, Status};
+use crate::pipeline::{Phase, Refusal, Report, Status, Verified};
 
 /// A run of an [`Engine`](crate::Engine). Dropping it ends the run where it stands: nothing is acknowledged that is not
 /// durable, and the next run is given the rest again.
@@ -56,7 +57,23 @@ impl Running {
     ///
     /// Errors: why it cannot be, and [`Refusal::Ending`] where the run is over.
     pub async fn reindex(&self, index: &IndexName) -> Result<(), Refusal> {
-        self.watch.request_reindex(index).await.unwrap_or(Err(Refusal::Ending))
+        self.watch.request(OfIndex::Reindex, index).await.unwrap_or(Err(Refusal::Ending))
+    }
+
+    /// Has an index compared with its source, beside live changes: every document that has a row is built and compared with
+    /// what the sink holds, and so is every document that the sink holds. What differs is written as it should be. Returns
+    /// what was found, once all of it is written; where something was, after the time limit of an attempt, because a
+    /// change that comes within it may be what was seen already. It takes the way of a scan, and its share of the builds;
+    /// no other table is scanned meanwhile. Dropping the future leaves the verification as it is.
+    ///
+    /// Errors: why it cannot be, or [`Refusal::Interrupted`] where the index was cleared or has stopped before its end,
+    /// and [`Refusal::Ending`] where the run ended.
+    pub async fn verify(&self, index: &IndexName) -> Result<Arc<Verified>, Refusal> {
+        self.watch.request(OfIndex::Verify, index).await.unwrap_or(Err(Refusal::Ending))?;
+        let of_index = |status: &Status| status.indexes.iter().find(|of| of.index == *index).cloned();
+        let status = self.until(|status| of_index(status).is_none_or(|of| !of.verifying)).await;
+        let ended = if status.phase == Phase::Running { Refusal::Interrupted } else { Refusal::Ending };
+        of_index(&status).and_then(|of| of.verified).ok_or(ended)
     }
 
     /// Asks the run to take nothing new in, to work off what is owed within this time, and to end. Returns at once; the

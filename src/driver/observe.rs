@@ -1,7 +1,7 @@
 //! Notices as an observer hears them, and as logs tell them.
 
 use crate::error::EngineError;
-use crate::pipeline::{Notice, Report};
+use crate::pipeline::{Notice, Report, Verified};
 use crate::ports::Observer;
 
 pub(super) fn observe(observer: &dyn Observer, notice: &Notice) {
@@ -46,6 +46,15 @@ pub(super) fn observe(observer: &dyn Observer, notice: &Notice) {
         Notice::Parked(document) => {
             tracing::error!(index = %document.id.index, document = %document.id, reason = %document.reason, "index parked");
             observer.on_index_parked(document);
+        }
+        Notice::Verified(verified) if verified.different == 0 => {
+            tracing::info!(index = %verified.index, compared = verified.compared, "index verified");
+            observer.on_index_verified(verified);
+        }
+        Notice::Verified(verified) => {
+            let Verified { index, compared, different, documents } = verified;
+            tracing::error!(%index, compared, different, ?documents, "index differed from its source");
+            observer.on_index_verified(verified);
         }
         Notice::Retried { stage, attempt, delay, fault } => {
             let delay_ms = delay.as_millis() as u64;

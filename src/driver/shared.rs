@@ -21,14 +21,26 @@ type Published = (Status, Option<Instant>);
 pub(super) enum Request {
     /// To be drained until then.
     Drain(Instant),
-    /// To seed an index anew; told whether it will be.
-    Reindex(IndexName, oneshot::Sender<Result<(), Refusal>>),
+    /// Something of an index; told whether it will be done.
+    Index(OfIndex, IndexName, Told),
 }
 
-/// The indexes that are to be seeded anew, and whether anyone will take them up.
+/// What is asked of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OfIndex {
+    /// To be seeded anew.
+    Reindex,
+    /// To be compared with its source.
+    Verify,
+}
+
+/// Whoever asked, and waits for the answer.
+pub(super) type Told = oneshot::Sender<Result<(), Refusal>>;
+
+/// What is asked of indexes, and whether anyone will take it up.
 #[derive(Debug, Default)]
-struct Reindexes {
-    asked: VecDeque<(IndexName, oneshot::Sender<Result<(), Refusal>>)>,
+struct OfIndexes {
+    asked: VecDeque<(OfIndex, IndexName, Told)>,
     closed: bool,
 }
 
@@ -36,7 +48,7 @@ struct Reindexes {
 struct Requests {
     /// The earliest deadline of the drains that were asked for.
     drain_until: Mutex<Option<Instant>>,
-    reindexes: Mutex<Reindexes>,
+    of_indexes: Mutex<OfIndexes>,
     asked: Notify,
 }
 
@@ -57,8 +69,8 @@ pub(super) struct Desk {
 impl Drop for Desk {
     fn drop(&mut self) {
         // Whoever waits for an answer learns that none will come.
-        let mut reindexes = self.requests.reindexes.lock().unwrap_or_else(PoisonError::into_inner);
-        *reindexes = Reindexes { asked: VecDeque::new(), closed: true };
+        let mut of_indexes = self.requests.of_indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        *of_indexes = OfIndexes { asked: VecDeque::new(), closed: true };
     }
 }
 
@@ -67,16 +79,17 @@ impl Desk {
         self.published.send_replace((status, Some(Instant::now())));
     }
 
-    /// Waits for the next request; for one to seed an index anew only while the run knows its indexes.
+    /// Waits for the next request; for one that is about an index only while the run knows its indexes.
     pub(super) async fn requested(&self, knows_indexes: bool) -> Request {
         let requests = &self.requests;
         loop {
             if let Some(until) = requests.drain_until.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 return Request::Drain(until);
             }
-            let next = || requests.reindexes.lock().unwrap_or_else(PoisonError::into_inner).asked.pop_front();
-            if let Some((index, told)) = knows_indexes.then(next).flatten() {
-                return Request::Reindex(index, told);
+            let next =
+                || requests.of_indexes.lock().unwrap_or_else(PoisonError::into_inner).asked.pop_front();
+            if let Some((what, index, told)) = knows_indexes.then(next).flatten() {
+                return Request::Index(what, index, told);
             }
             requests.asked.notified().await;
         }
@@ -110,12 +123,12 @@ impl Watch {
         self.seen.has_changed().is_err()
     }
 
-    /// Asks for an index to be seeded anew: whether it will be; nothing where the run is over before it could tell.
-    pub(super) fn request_reindex(&self, index: &IndexName) -> oneshot::Receiver<Result<(), Refusal>> {
+    /// Asks something of an index: whether it will be done; nothing where the run is over before it could tell.
+    pub(super) fn request(&self, what: OfIndex, index: &IndexName) -> oneshot::Receiver<Result<(), Refusal>> {
         let (told, answer) = oneshot::channel();
-        let mut reindexes = self.requests.reindexes.lock().unwrap_or_else(PoisonError::into_inner);
-        if !reindexes.closed {
-            reindexes.asked.push_back((index.clone(), told));
+        let mut of_indexes = self.requests.of_indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !of_indexes.closed {
+            of_indexes.asked.push_back((what, index.clone(), told));
             self.requests.asked.notify_one();
         }
         answer

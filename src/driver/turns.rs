@@ -9,14 +9,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable};
 use futures::stream::FuturesUnordered;
-use tokio::sync::oneshot;
 
 use crate::change::{Captured, Captures};
 use crate::config::Config;
 use crate::driver::edges::{Answer, Edges};
 use crate::driver::intake::{Burst, Intake};
 use crate::driver::observe;
-use crate::driver::shared::{Desk, Request};
+use crate::driver::shared::{Desk, OfIndex, Request, Told};
 use crate::error::EngineError;
 use crate::pipeline::{CallId, Command, Event, Phase, Pipeline, Refusal, Report};
 use crate::ports::{ChangeCapture, DocumentBuilder, Lane, Observer, Sink};
@@ -66,7 +65,7 @@ where
     // that answers at once, the other's turn would always be the answer's.
     let mut scan_first = false;
     let mut turns = 0_u32;
-    let mut taken_up: Option<oneshot::Sender<Result<(), Refusal>>> = None;
+    let mut taken_up: Option<Told> = None;
     loop {
         while let Some(command) = pipeline.poll_command() {
             match &command {
@@ -142,13 +141,21 @@ where
                 let within = until.saturating_duration_since(tokio::time::Instant::now());
                 Event::Drain { deadline: clock().after(within) }
             }
-            Woken::Request(Request::Reindex(index, told)) => {
-                if let Err(refusal) = pipeline.can_reindex(&index) {
+            Woken::Request(Request::Index(what, index, told)) => {
+                let refusal = match what {
+                    OfIndex::Reindex => pipeline.can_reindex(&index),
+                    OfIndex::Verify if !edges.sink.can_verify() => Err(Refusal::NotComparable),
+                    OfIndex::Verify => pipeline.can_verify(&index),
+                };
+                if let Err(refusal) = refusal {
                     let _ = told.send(Err(refusal));
                     continue;
                 }
                 taken_up = Some(told);
-                Event::Reindex { index }
+                match what {
+                    OfIndex::Reindex => Event::Reindex { index },
+                    OfIndex::Verify => Event::Verify { index },
+                }
             }
             Woken::Answer(None) => continue,
             Woken::Answer(Some(Answer::Event(event))) => {

@@ -28,6 +28,10 @@ impl<B> Pipeline<B> {
             }
             Event::Built { call, .. } => self.expect(*call, |purpose| matches!(purpose, Purpose::Build(_))),
             Event::Flushed { call, .. } => self.expect(*call, |purpose| matches!(purpose, Purpose::Flush(_))),
+            Event::Compared { call, .. } => {
+                self.expect(*call, |purpose| matches!(purpose, Purpose::Compare(_)))
+            }
+            Event::Listed { call, .. } => self.expect(*call, |purpose| matches!(purpose, Purpose::List(_))),
             Event::SeedRead { call, .. } => {
                 self.expect(*call, |purpose| matches!(purpose, Purpose::ReadSeed(_)))
             }
@@ -58,12 +62,18 @@ impl<B> Pipeline<B> {
                 | Purpose::Resolve(_)
                 | Purpose::Build(_)
                 | Purpose::Flush(_)
+                | Purpose::Compare(_)
+                | Purpose::List(_)
                 | Purpose::ReadSeed(_)
                 | Purpose::ReadLag => false,
             }),
             Event::Reindex { index } => match self.can_reindex(index) {
                 Ok(()) => Ok(None),
                 Err(refusal) => Err(Misuse::Reindex { index: index.clone(), refusal }),
+            },
+            Event::Verify { index } => match self.can_verify(index) {
+                Ok(()) => Ok(None),
+                Err(refusal) => Err(Misuse::Verify { index: index.clone(), refusal }),
             },
             Event::Elapsed | Event::Drain { .. } => Ok(None),
         }

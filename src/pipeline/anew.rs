@@ -101,6 +101,7 @@ impl<B> Pipeline<B> {
         index.stage = stage;
         index.rows.clear_marks();
         index.skip_to = None;
+        index.verification = None;
         self.leave_scan(number);
     }
 

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::document::DocumentId;
 use crate::error::Fault;
 use crate::pipeline::calls::{Call, Purpose};
 use crate::pipeline::dirty::Cause;
@@ -36,8 +37,10 @@ impl<B> Pipeline<B> {
                 }
             }
         }
-        if !self.ending.is_ending() && self.seeding.next_scan() {
-            self.cursors_at.get_or_insert(self.now.after(self.config.cursor_interval));
+        if !self.ending.is_ending() && !self.is_listing() && self.seeding.next_scan() {
+            if self.seeding.scan.as_ref().is_some_and(|scan| !scan.verifies) {
+                self.cursors_at.get_or_insert(self.now.after(self.config.cursor_interval));
+            }
             self.make(Purpose::Scan, 1);
         }
         self.wait_for_row();
@@ -186,18 +189,11 @@ impl<B> Pipeline<B> {
                     Some(_) => index.skip_to = None,
                     None => {}
                 }
-                let row = index.rows.push(self.now);
-                let id = crate::document::DocumentId::new(index.name.clone(), key.clone());
-                let gate = index.gate();
-                let dirtied = self.dirty.dirty(number, id, Cause::Row(row), None, self.now, gate);
-                if dirtied.holds {
-                    index.rows.hold(row);
+                let id = DocumentId::new(index.name.clone(), key.clone());
+                self.owe_row(number, id);
+                if !scan.verifies {
+                    self.seeding.get_mut(number).rows.mark(key.clone());
                 }
-                if dirtied.fresh || dirtied.open {
-                    self.dirty.count_change(dirtied.slot);
-                }
-                index.rows.settle(row);
-                index.rows.mark(key.clone());
             }
             scan.after = Some(key);
             scan.attempt = 0;
@@ -205,11 +201,30 @@ impl<B> Pipeline<B> {
         }
         if then == Then::End {
             for &number in &scan.members {
-                self.seeding.get_mut(number).stage = Stage::Scanned;
+                let index = self.seeding.get_mut(number);
+                match &mut index.verification {
+                    Some(verification) if scan.verifies => verification.on_scanned(),
+                    Some(_) | None => index.stage = Stage::Scanned,
+                }
             }
         } else {
             self.seeding.scan = Some(scan);
         }
+    }
+
+    /// A document is owed for a row of its index's scan, or of what the index holds.
+    pub(super) fn owe_row(&mut self, number: u32, id: DocumentId) {
+        let index = self.seeding.get_mut(number);
+        let row = index.rows.push(self.now);
+        let gate = index.gate();
+        let dirtied = self.dirty.dirty(number, id, Cause::Row(row), None, self.now, gate);
+        if dirtied.holds {
+            index.rows.hold(row);
+        }
+        if dirtied.fresh || dirtied.open {
+            self.dirty.count_change(dirtied.slot);
+        }
+        index.rows.settle(row);
     }
 
     /// A snapshot is opened again after the last row that it gave.

@@ -29,6 +29,8 @@ pub(super) enum Purpose {
     Resolve(u64),
     Build(u64),
     Flush(PartId),
+    Compare(PartId),
+    List(u32),
     CaughtUp,
     Quarantine(PartId),
     Release(PartId),
@@ -53,6 +55,7 @@ impl Purpose {
             Self::Resolve(_) => Stage::Resolve,
             Self::Build(_) => Stage::Build,
             Self::Flush(_) => Stage::Flush,
+            Self::Compare(_) | Self::List(_) => Stage::Verify,
             Self::CaughtUp => Stage::CaughtUp,
             Self::Ack => Stage::Ack,
             Self::ReadSeed(_)
@@ -77,6 +80,8 @@ impl Purpose {
             | Self::Open
             | Self::Resolve(_)
             | Self::Build(_)
+            | Self::Compare(_)
+            | Self::List(_)
             | Self::CaughtUp
             | Self::ReadSeed(_)
             | Self::Clear(_)
@@ -101,6 +106,8 @@ impl Purpose {
             | Self::Resolve(_)
             | Self::Build(_)
             | Self::Flush(_)
+            | Self::Compare(_)
+            | Self::List(_)
             | Self::CaughtUp
             | Self::Quarantine(_)
             | Self::Release(_)

@@ -163,8 +163,9 @@ impl<B: fmt::Debug> Pipeline<B> {
             )?;
             for (part, attempt) in unit.parts.values() {
                 match part {
-                    Part::Flush(writes) => {
-                        write!(text, " flush attempt {attempt}")?;
+                    Part::Compare(writes) | Part::Flush(writes) => {
+                        let what = if matches!(part, Part::Compare(_)) { "compare" } else { "flush" };
+                        write!(text, " {what} attempt {attempt}")?;
                         for write in writes.iter() {
                             write!(text, " {:?}", write.document)?;
                         }
@@ -214,6 +215,12 @@ impl<B: fmt::Debug> Pipeline<B> {
             if index.sees.is_some() {
                 write!(text, " sees {:?}", index.sees)?;
             }
+            if let Some(verification) = &index.verification {
+                write!(text, " verifying {}", verification.view(|at| self.relative(at)))?;
+            }
+            if index.verified.is_some() {
+                write!(text, " {:?}", index.verified)?;
+            }
             for handle in &index.until_cleared {
                 write!(text, " truncated by {}", self.change(*handle))?;
             }
@@ -224,8 +231,9 @@ impl<B: fmt::Debug> Pipeline<B> {
             writeln!(text, " latest {latest:?} cursor {:?} saving {}", index.cursor, index.saving)?;
         }
         let scan = self.seeding.scan.as_ref();
-        let scan =
-            scan.map(|scan| (&scan.table, &scan.after, &scan.members, scan.attempt, scan.open.is_some()));
+        let scan = scan.map(|scan| {
+            (&scan.table, &scan.after, &scan.members, scan.attempt, scan.open.is_some(), scan.verifies)
+        });
         let (announced, completed) = (self.seeding.announced, self.seeding.completed);
         let until = self.scan_deadline().map(|at| self.relative(at));
         writeln!(
@@ -275,6 +283,8 @@ impl<B: fmt::Debug> Pipeline<B> {
             }
             Purpose::Build(number) => ("build", self.unit(number), 0),
             Purpose::Flush(id) => at("flush", self.part(id)),
+            Purpose::Compare(id) => at("compare", self.part(id)),
+            Purpose::List(index) => ("list", None, index as usize),
             Purpose::CaughtUp => ("caught up", None, 0),
             Purpose::Quarantine(id) => at("quarantine", self.part(id)),
             Purpose::Release(id) => at("release", self.part(id)),

@@ -464,6 +464,11 @@ impl Dirty {
         })
     }
 
+    /// Whether a document in flight was dirtied again meanwhile.
+    pub(super) fn is_dirtied(&self, slot: Slot) -> bool {
+        self.get(slot).is_some_and(|entry| entry.waiting.is_some())
+    }
+
     /// Documents that are dirty or in flight for live changes.
     pub(super) fn live_documents(&self) -> usize {
         self.live_documents

@@ -73,8 +73,10 @@ impl<B> Pipeline<B> {
         let earliest = self.ending.drain.map_or(deadline, |known| known.min(deadline));
         self.ending.drain = Some(earliest);
         self.close_scan();
+        self.seeding.stop_verifying();
         self.lag_at = None;
-        self.abandon(|purpose| matches!(purpose, Purpose::Open | Purpose::ReadLag));
+        let ends = |purpose| matches!(purpose, Purpose::Open | Purpose::List(_) | Purpose::ReadLag);
+        self.abandon(ends);
         if !self.capture.is_started() {
             self.halt(None);
         }
@@ -87,6 +89,7 @@ impl<B> Pipeline<B> {
         }
         self.ending.halt = Some(Halt { error, until: self.now.after(self.config.grace) });
         self.close_scan();
+        self.seeding.stop_verifying();
         self.lag_at = None;
         self.flights.clear_ready();
         self.abandon(|purpose| !purpose.outlives_halt());
@@ -125,7 +128,7 @@ impl<B> Pipeline<B> {
         let seeded = self.seeding.is_done();
         let saved =
             self.seeding.indexes.iter().all(|index| !index.saving && index.stage != seeding::Stage::Marking);
-        let told = !self.calls.is_pending(Purpose::CaughtUp);
+        let told = !self.calls.is_pending(Purpose::CaughtUp) && !self.seeding.is_verifying();
         if worked_off && self.ack.is_settled() && told && (seeded || (draining && saved)) {
             self.finish();
         }

@@ -14,6 +14,8 @@ use crate::time::Instant;
 /// What is still to be done for some documents of a unit.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Part<B> {
+    /// See whether they are held like this already.
+    Compare(Writes<B>),
     /// Write them.
     Flush(Writes<B>),
     /// Record them in the quarantine.
@@ -152,7 +154,11 @@ impl<B> Flights<B> {
                     slots.append(held);
                     false
                 }
-                Part::Parked(..) | Part::Flush(_) | Part::Quarantine(..) | Part::Release(..) => true,
+                Part::Parked(..)
+                | Part::Compare(_)
+                | Part::Flush(_)
+                | Part::Quarantine(..)
+                | Part::Release(..) => true,
             });
             if !slots.is_empty() {
                 taken.push((*number, slots));

@@ -299,6 +299,7 @@ impl<B> Pipeline<B> {
                         self.visibility = self.visibility.max(visibility);
                         continue;
                     }
+                    self.seeding.explain(index, &id);
                     let gate = self.seeding.gate(index);
                     let cause = Cause::Live(handle);
                     let dirtied = self.dirty.dirty(index, id, cause, visibility, self.now, gate);

@@ -77,7 +77,7 @@ impl<B> Pipeline<B> {
             }
             for (part, _) in unit.parts.values() {
                 match part {
-                    Part::Flush(writes) => {
+                    Part::Compare(writes) | Part::Flush(writes) => {
                         slots.extend((0..writes.len()).map(|at| unit.slots[writes.place(at)]));
                     }
                     Part::Quarantine(_, held) | Part::Release(_, held) | Part::Parked(_, held) => {
@@ -142,7 +142,8 @@ impl<B> Pipeline<B> {
         assert!(self.resolve.under_way() <= limits.resolves, "I4: resolves");
         let builds = self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(_)));
         assert!(builds <= limits.builds, "I4: builds");
-        let flushes = self.calls.under_way(|purpose| matches!(purpose, Purpose::Flush(_)));
+        let flushes =
+            self.calls.under_way(|purpose| matches!(purpose, Purpose::Flush(_) | Purpose::Compare(_)));
         assert!(flushes <= self.flushes, "I4: flushes");
     }
 
@@ -158,6 +159,8 @@ impl<B> Pipeline<B> {
                 }
                 Purpose::Build(unit) => self.flights.get(unit).is_some_and(|unit| unit.building),
                 Purpose::Flush(part) => matches!(self.flights.part(part), Some(Part::Flush(..))),
+                Purpose::Compare(part) => matches!(self.flights.part(part), Some(Part::Compare(..))),
+                Purpose::List(_) => true,
                 Purpose::Quarantine(part) => matches!(self.flights.part(part), Some(Part::Quarantine(..))),
                 Purpose::Release(part) => matches!(self.flights.part(part), Some(Part::Release(..))),
                 Purpose::Ack => self.ack.outgoing().0.is_some(),
@@ -218,7 +221,8 @@ impl<B> Pipeline<B> {
         // A call that is under way has a time limit.
         assert!(!owed || self.poll_timeout().is_some(), "I8: something is owed, and nothing will happen");
         if self.flights.all_ready().next().is_some() {
-            let flushes = self.calls.under_way(|purpose| matches!(purpose, Purpose::Flush(_)));
+            let flushes =
+                self.calls.under_way(|purpose| matches!(purpose, Purpose::Flush(_) | Purpose::Compare(_)));
             assert!(flushes > 0, "I8: a part is ready, and nothing is being flushed");
         }
         if self.flights.ready_builds().next().is_some() {

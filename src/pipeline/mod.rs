@@ -68,6 +68,7 @@ mod seeding;
 mod slab;
 pub mod status;
 mod truncate;
+mod verify;
 mod work;
 
 #[cfg(test)]
@@ -77,7 +78,7 @@ use alloc::collections::{BTreeSet, VecDeque};
 
 pub use canonical::Canonical;
 pub use protocol::{CallId, Command, Event, Misuse, Notice, Refusal, Then, Timer};
-pub use status::{IndexStatus, Phase, Report, Status};
+pub use status::{IndexStatus, Phase, Report, Status, Verified};
 
 use crate::change::Visibility;
 use crate::config::{Config, ConfigError};
@@ -204,6 +205,7 @@ impl<B> Pipeline<B> {
             self.ending.drain_deadline().map(|at| (at, Timer::Drain)),
             self.ending.grace_deadline().map(|at| (at, Timer::Grace)),
             self.scan_deadline().map(|at| (at, Timer::Attempt(Stage::Scan))),
+            self.verified_at().map(|at| (at, Timer::Verify)),
         ];
         let all = attempts.chain(retries).chain(units).chain(others.into_iter().flatten());
         all.min().map(|(at, why)| (at.max(self.now), why))
@@ -248,6 +250,8 @@ impl<B> Pipeline<B> {
                     parked: index.stage == seeding::Stage::Parked,
                     rows_read: index.rows.pushed(),
                     rows_durable: index.rows.pushed() - index.rows.len() as u64,
+                    verifying: index.verification.is_some(),
+                    verified: index.verified.clone(),
                 })
                 .collect(),
         }
@@ -276,6 +280,8 @@ impl<B> Pipeline<B> {
             (Event::Resolved { result, .. }, Some(call)) => self.on_resolved(call, result),
             (Event::Built { result, bytes, .. }, Some(call)) => self.on_built(call, result, &bytes),
             (Event::Flushed { result, .. }, Some(call)) => self.on_flushed(call, result),
+            (Event::Compared { result, .. }, Some(call)) => self.on_compared(call, result),
+            (Event::Listed { result, .. }, Some(call)) => self.on_listed(call, result),
             (Event::SeedRead { result, .. }, Some(call)) => self.on_seed_read(call, result),
             (Event::Scanned { call, keys, then }, _) => self.on_scanned(call, keys, then),
             (Event::ScanFailed { call, fault }, _) => self.on_scan_failed(call, fault),
@@ -287,6 +293,7 @@ impl<B> Pipeline<B> {
             (Event::Elapsed, _) => {}
             (Event::Drain { deadline }, _) => self.on_drain(deadline),
             (Event::Reindex { index }, _) => self.on_reindex(&index),
+            (Event::Verify { index }, _) => self.on_verify(&index),
             (
                 Event::Begun { .. }
                 | Event::Described { .. }
@@ -295,6 +302,8 @@ impl<B> Pipeline<B> {
                 | Event::Resolved { .. }
                 | Event::Built { .. }
                 | Event::Flushed { .. }
+                | Event::Compared { .. }
+                | Event::Listed { .. }
                 | Event::SeedRead { .. }
                 | Event::LagRead { .. }
                 | Event::Done { .. },
@@ -322,6 +331,8 @@ impl<B> Pipeline<B> {
             | Purpose::Resolve(_)
             | Purpose::Build(_)
             | Purpose::Flush(_)
+            | Purpose::Compare(_)
+            | Purpose::List(_)
             | Purpose::ReadSeed(_)
             | Purpose::ReadLag => {}
         }
@@ -346,6 +357,8 @@ impl<B> Pipeline<B> {
                 | Purpose::Resolve(_)
                 | Purpose::Build(_)
                 | Purpose::Flush(_)
+                | Purpose::Compare(_)
+                | Purpose::List(_)
                 | Purpose::CaughtUp
                 | Purpose::Quarantine(_)
                 | Purpose::Release(_)
@@ -374,6 +387,7 @@ impl<B> Pipeline<B> {
         self.take_resolved();
         self.start_resolves();
         self.advance_seeding();
+        self.advance_verifications();
         self.send_ack();
         self.start_builds();
         self.start_flushes();
@@ -410,7 +424,7 @@ impl<B> Pipeline<B> {
     /// Makes a call whose delay has passed. A build and a flush wait for their turn.
     fn make_again(&mut self, purpose: Purpose, attempt: u32) {
         match purpose {
-            Purpose::Flush(part) => {
+            Purpose::Flush(part) | Purpose::Compare(part) => {
                 self.flights.set_attempt(part, attempt);
                 self.flights.ready(part);
             }
@@ -421,6 +435,7 @@ impl<B> Pipeline<B> {
             | Purpose::LoadQuarantine
             | Purpose::Open
             | Purpose::Resolve(_)
+            | Purpose::List(_)
             | Purpose::CaughtUp
             | Purpose::Quarantine(_)
             | Purpose::Release(_)
@@ -451,6 +466,12 @@ impl<B> Pipeline<B> {
             }
             Purpose::Build(unit) => self.build_command(next, unit),
             Purpose::Flush(part) => self.flush_command(next, part),
+            Purpose::Compare(part) => match self.flights.part(part) {
+                Some(Part::Compare(writes)) => Some(Command::Compare { call: next, writes: writes.clone() }),
+                Some(Part::Flush(..) | Part::Quarantine(..) | Part::Release(..) | Part::Parked(..))
+                | None => None,
+            },
+            Purpose::List(index) => self.list_command(next, index),
             Purpose::CaughtUp => {
                 // A retry tells it only where it still holds; else the sink is told once it does again.
                 self.told_caught_up &= self.is_caught_up();
@@ -463,7 +484,7 @@ impl<B> Pipeline<B> {
                 Some(Part::Release(documents, _)) => {
                     Some(Command::Release { call: next, documents: documents.clone() })
                 }
-                Some(Part::Flush(..) | Part::Parked(..)) | None => None,
+                Some(Part::Compare(..) | Part::Flush(..) | Part::Parked(..)) | None => None,
             },
             Purpose::Ack => match (self.seeding.stream.clone(), self.ack.send()) {
                 (Some(stream), Some(position)) => Some(Command::Ack { call: next, stream, position }),

@@ -13,7 +13,7 @@ use crate::change::{Captures, Changes, Position, Visibility};
 use crate::document::{DocumentId, Epoch, Writes};
 use crate::error::{EngineError, Fault, RejectedDocument, Stage};
 use crate::name::{IndexName, StreamId};
-use crate::pipeline::status::Report;
+use crate::pipeline::status::{Report, Verified};
 use crate::ports::{
     BatchStats, Built, CuredDocument, FlushReport, IndexMapping, IndexScope, Lane, QuarantinedDocument,
     Resolved, Seed, SeedState, SnapshotTable,
@@ -109,6 +109,20 @@ pub enum Event<B> {
         /// The answer.
         result: Result<FlushReport, Fault>,
     },
+    /// Answers [`Command::Compare`]: the documents that the sink does not hold like this.
+    Compared {
+        /// The command's id.
+        call: CallId,
+        /// The answer, in any order.
+        result: Result<Vec<DocumentId>, Fault>,
+    },
+    /// Answers [`Command::List`].
+    Listed {
+        /// The command's id.
+        call: CallId,
+        /// The answer: nothing where the sink holds no more.
+        result: Result<Vec<DocumentId>, Fault>,
+    },
     /// Answers [`Command::ReadSeed`].
     SeedRead {
         /// The command's id.
@@ -155,6 +169,12 @@ pub enum Event<B> {
         /// Which.
         index: IndexName,
     },
+    /// Someone asked for an index to be compared with its source, beside everything else. See
+    /// [`can_verify`](super::Pipeline::can_verify).
+    Verify {
+        /// Which.
+        index: IndexName,
+    },
     /// Someone asked the run to end: no more intake, work off what is owed until the deadline.
     Drain {
         /// When to give up.
@@ -173,6 +193,8 @@ impl<B> Event<B> {
             | Self::Resolved { call, .. }
             | Self::Built { call, .. }
             | Self::Flushed { call, .. }
+            | Self::Compared { call, .. }
+            | Self::Listed { call, .. }
             | Self::SeedRead { call, .. }
             | Self::LagRead { call, .. }
             | Self::Done { call, .. } => Some(*call),
@@ -182,6 +204,7 @@ impl<B> Event<B> {
             | Self::ScanFailed { .. }
             | Self::Elapsed
             | Self::Reindex { .. }
+            | Self::Verify { .. }
             | Self::Drain { .. } => None,
         }
     }
@@ -242,6 +265,24 @@ pub enum Command<B> {
         writes: Writes<B>,
         /// Nothing live waits behind them.
         caught_up: bool,
+    },
+    /// Compare these documents with what the sink holds; write nothing.
+    Compare {
+        /// Echoed by the answer.
+        call: CallId,
+        /// What it should hold.
+        writes: Writes<B>,
+    },
+    /// Ask the sink for some of the documents that an index holds.
+    List {
+        /// Echoed by the answer.
+        call: CallId,
+        /// The index.
+        index: IndexName,
+        /// Those after this one, in the sink's own order.
+        after: Option<DocumentId>,
+        /// At most so many.
+        limit: usize,
     },
     /// Tell the sink that it is caught up.
     CaughtUp {
@@ -356,6 +397,8 @@ impl<B> Command<B> {
             | Self::Resolve { call, .. }
             | Self::Build { call, .. }
             | Self::Flush { call, .. }
+            | Self::Compare { call, .. }
+            | Self::List { call, .. }
             | Self::CaughtUp { call }
             | Self::Quarantine { call, .. }
             | Self::Release { call, .. }
@@ -396,6 +439,8 @@ pub enum Notice {
     Released(DocumentId),
     /// The index of this document has stopped alone, because of it.
     Parked(RejectedDocument),
+    /// An index was compared with its source.
+    Verified(Verified),
     /// A call failed, and will be made again.
     Retried {
         /// Which call.
@@ -435,9 +480,11 @@ pub enum Timer {
     Drain,
     /// The grace period is over.
     Grace,
+    /// A difference that no change has explained by now is one.
+    Verify,
 }
 
-/// Why an index cannot be seeded anew.
+/// Why an index cannot be seeded anew, or compared with its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -450,6 +497,18 @@ pub enum Refusal {
     /// The run is ending.
     #[error("the run is ending")]
     Ending,
+    /// It is being seeded, or has stopped alone.
+    #[error("the index is not seeded")]
+    NotSeeded,
+    /// It is being compared already.
+    #[error("the index is being verified already")]
+    Verifying,
+    /// It was cleared, or has stopped alone, before all of it was compared.
+    #[error("the verification was interrupted")]
+    Interrupted,
+    /// The sink cannot be asked what it holds.
+    #[error("the sink cannot be compared")]
+    NotComparable,
 }
 
 /// What a driver did that it must not. The pipeline's state is unchanged.
@@ -491,6 +550,14 @@ pub enum Misuse {
     /// An index that cannot be seeded anew.
     #[error("index {index} cannot be seeded anew: {refusal}")]
     Reindex {
+        /// The index.
+        index: IndexName,
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// An index that cannot be compared with its source.
+    #[error("index {index} cannot be verified: {refusal}")]
+    Verify {
         /// The index.
         index: IndexName,
         /// Why not.

@@ -4,6 +4,7 @@
 //! this definition; else it is cleared, and a cursor at the start is durable before anything is written to it. Until then
 //! no build of it starts: its gate is shut.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use smol_str::SmolStr;
@@ -13,6 +14,8 @@ use crate::error::RejectedDocument;
 use crate::name::{IndexName, StreamId, TableName};
 use crate::pipeline::ledger::{Handle, Ledger};
 use crate::pipeline::protocol::CallId;
+use crate::pipeline::status::Verified;
+use crate::pipeline::verify::Verification;
 use crate::ports::{IndexScope, Seed, SeedState, SnapshotTable};
 use crate::row::Key;
 use crate::time::Instant;
@@ -73,6 +76,10 @@ pub(super) struct Index {
     pub(super) flying: usize,
     /// Rows up to here were written in an earlier scan: they are passed over.
     pub(super) skip_to: Option<Key>,
+    /// It is being compared with its source.
+    pub(super) verification: Option<Verification>,
+    /// What the last comparison found that came to its end.
+    pub(super) verified: Option<Arc<Verified>>,
     /// The newest cursor that is safe: being saved, or to be saved.
     pub(super) cursor: Option<Key>,
     pub(super) saving: bool,
@@ -133,6 +140,8 @@ pub(super) struct Scan {
     pub(super) attempt: u32,
     /// Since when a row has been waited for; `None` while none can be taken.
     pub(super) since: Option<Instant>,
+    /// Its rows are compared with what is held, and are in no cursor.
+    pub(super) verifies: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -173,6 +182,8 @@ impl Seeding {
                 rows: Ledger::default(),
                 flying: 0,
                 skip_to: None,
+                verification: None,
+                verified: None,
                 cursor: None,
                 saving: false,
             });
@@ -216,6 +227,7 @@ impl Seeding {
             index.cursor = None;
             index.saving = false;
             index.skip_to = None;
+            index.verification = None;
         }
     }
 
@@ -252,7 +264,7 @@ impl Seeding {
                 self.indexes.iter().any(|other| other.root.as_ref() == Some(root) && busy(&other.stage));
             (!waits).then(|| root.clone())
         });
-        let Some(table) = table else { return false };
+        let Some(table) = table else { return self.next_verification() };
         let mut members = Vec::new();
         let mut least: Option<Option<Key>> = None;
         for (at, index) in self.indexes.iter_mut().enumerate() {
@@ -277,7 +289,8 @@ impl Seeding {
                 *skip_to = None;
             }
         }
-        self.scan = Some(Scan { open: None, table, after, members, attempt: 1, since: None });
+        self.scan =
+            Some(Scan { open: None, table, after, members, attempt: 1, since: None, verifies: false });
         true
     }
 

@@ -1,9 +1,11 @@
 //! What a run looks like from outside, while it runs and once it is over.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::change::Position;
+use crate::document::DocumentId;
 use crate::name::IndexName;
 
 /// What a run is doing.
@@ -36,6 +38,23 @@ pub struct IndexStatus {
     pub rows_read: u64,
     /// How many of those are durable.
     pub rows_durable: u64,
+    /// Whether it is being compared with its source.
+    pub verifying: bool,
+    /// What the last comparison found that came to its end.
+    pub verified: Option<Arc<Verified>>,
+}
+
+/// What the comparison of an index with its source found: see [`Running::verify`](crate::Running::verify).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Verified {
+    /// The index.
+    pub index: IndexName,
+    /// How many documents were compared. A document that has a row and is held counts twice.
+    pub compared: u64,
+    /// How many differed, were missing, or were held without a row. All of them have been written as they should be.
+    pub different: u64,
+    /// The first hundred of those.
+    pub documents: Vec<DocumentId>,
 }
 
 /// A run at one moment.

@@ -343,6 +343,7 @@ impl Run {
             other @ (Misuse::OverCapacity { .. }
             | Misuse::NoCapture
             | Misuse::Reindex { .. }
+            | Misuse::Verify { .. }
             | Misuse::Finished) => other,
         }
     }

@@ -145,13 +145,22 @@ impl<B> Pipeline<B> {
         if !self.refuse(number, refused, call.attempt) || self.ending.is_halting() {
             return;
         }
-        let writes = Writes::new(writes);
-        for part in flush::parts(&writes, &sizes, self.config.batch.max_bytes) {
-            if let Some(part) = self.flights.add(number, Part::Flush(part), 1) {
-                self.flights.ready(part);
+        self.write(number, Writes::new(writes), &sizes);
+        self.end_unit_if_settled(number);
+    }
+
+    /// What a unit has built is written, or compared first.
+    fn write(&mut self, number: u64, writes: Writes<B>, sizes: &[usize]) {
+        let (compared, written) = self.compared_first(number, &writes);
+        for (places, is_compared) in [(compared, true), (written, false)] {
+            let sizes: Vec<usize> = places.iter().map(|at| sizes[*at]).collect();
+            for part in flush::parts(&writes.pick(places), &sizes, self.config.batch.max_bytes) {
+                let part = if is_compared { Part::Compare(part) } else { Part::Flush(part) };
+                if let Some(part) = self.flights.add(number, part, 1) {
+                    self.flights.ready(part);
+                }
             }
         }
-        self.end_unit_if_settled(number);
     }
 
     /// Documents of a unit whose build failed for the moment are built again, as a unit of their own. Where those are all
@@ -205,7 +214,8 @@ impl<B> Pipeline<B> {
 
     /// Flushes what is ready, oldest first, while the sink takes more. Live parts go first; the backfill keeps its share.
     pub(super) fn start_flushes(&mut self) {
-        while self.calls.under_way(|purpose| matches!(purpose, Purpose::Flush(_))) < self.flushes {
+        let writes = |purpose| matches!(purpose, Purpose::Flush(_) | Purpose::Compare(_));
+        while self.calls.under_way(writes) < self.flushes {
             let lane = match (self.flights.is_ready(Lane::Live), self.flights.is_ready(Lane::Backfill)) {
                 (false, false) => return,
                 (true, false) => Lane::Live,
@@ -215,6 +225,10 @@ impl<B> Pipeline<B> {
             self.live_flushes = if lane == Lane::Live { self.live_flushes + 1 } else { 0 };
             let Some(part) = self.flights.take_ready(lane) else { return };
             let attempt = self.flights.attempt(part);
+            if matches!(self.flights.part(part), Some(Part::Compare(_))) {
+                self.make(Purpose::Compare(part), attempt);
+                continue;
+            }
             if let Some(unit) = self.flights.get_mut(part.unit) {
                 unit.flush_began.get_or_insert(self.now);
             }
@@ -438,7 +452,7 @@ impl<B> Pipeline<B> {
                 }
                 slots
             }
-            Some(Part::Flush(..) | Part::Parked(..)) | None => return,
+            Some(Part::Compare(..) | Part::Flush(..) | Part::Parked(..)) | None => return,
         };
         self.settle(id.unit, slots);
         self.end_unit_if_settled(id.unit);

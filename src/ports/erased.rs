@@ -2,10 +2,11 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use futures::future::BoxFuture;
 
-use crate::document::{Epoch, Writes};
+use crate::document::{DocumentId, Epoch, Writes};
 use crate::error::Fault;
 use crate::name::IndexName;
 use crate::ports::{FlushReport, Guarantees, IndexMapping, Seed, SeedState, Sink};
@@ -59,6 +60,14 @@ trait Erased<B>: Send + Sync {
     ) -> BoxFuture<'a, Result<(), Fault>>;
     fn mark_seeded<'a>(&'a self, index: &'a IndexName, seed: &'a Seed) -> BoxFuture<'a, Result<(), Fault>>;
     fn park<'a>(&'a self, index: &'a IndexName, seed: &'a Seed) -> BoxFuture<'a, Result<(), Fault>>;
+    fn can_verify(&self) -> bool;
+    fn compare<'a>(&'a self, writes: &'a Writes<B>) -> BoxFuture<'a, Result<Vec<DocumentId>, Fault>>;
+    fn list<'a>(
+        &'a self,
+        index: &'a IndexName,
+        after: Option<&'a DocumentId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<DocumentId>, Fault>>;
 }
 
 impl<S: Sink> Erased<S::Body> for S {
@@ -118,6 +127,23 @@ impl<S: Sink> Erased<S::Body> for S {
     fn park<'a>(&'a self, index: &'a IndexName, seed: &'a Seed) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(Sink::park(self, index, seed))
     }
+
+    fn can_verify(&self) -> bool {
+        Sink::can_verify(self)
+    }
+
+    fn compare<'a>(&'a self, writes: &'a Writes<S::Body>) -> BoxFuture<'a, Result<Vec<DocumentId>, Fault>> {
+        Box::pin(Sink::compare(self, writes))
+    }
+
+    fn list<'a>(
+        &'a self,
+        index: &'a IndexName,
+        after: Option<&'a DocumentId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<DocumentId>, Fault>> {
+        Box::pin(Sink::list(self, index, after, limit))
+    }
 }
 
 impl<B: Send + Sync + 'static> Sink for BoxSink<B> {
@@ -165,5 +191,22 @@ impl<B: Send + Sync + 'static> Sink for BoxSink<B> {
 
     async fn park(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
         self.0.park(index, seed).await
+    }
+
+    fn can_verify(&self) -> bool {
+        self.0.can_verify()
+    }
+
+    async fn compare(&self, writes: &Writes<B>) -> Result<Vec<DocumentId>, Fault> {
+        self.0.compare(writes).await
+    }
+
+    async fn list(
+        &self,
+        index: &IndexName,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentId>, Fault> {
+        self.0.list(index, after, limit).await
     }
 }

@@ -1,6 +1,6 @@
 //! Several sinks as one.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use futures::future::join_all;
@@ -105,5 +105,27 @@ impl<B: Send + Sync + 'static> Sink for FanOut<B> {
 
     async fn park(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
         all(join_all(self.sinks.iter().map(|sink| sink.park(index, seed))).await).map(drop)
+    }
+
+    fn can_verify(&self) -> bool {
+        self.sinks.iter().all(Sink::can_verify)
+    }
+
+    async fn compare(&self, writes: &Writes<B>) -> Result<Vec<DocumentId>, Fault> {
+        let different = all(join_all(self.sinks.iter().map(|sink| sink.compare(writes))).await)?;
+        let different: BTreeSet<DocumentId> = different.into_iter().flatten().collect();
+        Ok(different.into_iter().collect())
+    }
+
+    async fn list(
+        &self,
+        index: &IndexName,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentId>, Fault> {
+        let held = all(join_all(self.sinks.iter().map(|sink| sink.list(index, after, limit))).await)?;
+        // The first of each: among them are the first of all.
+        let held: BTreeMap<_, DocumentId> = held.into_iter().flatten().map(|id| (id.sink_id(), id)).collect();
+        Ok(held.into_values().take(limit).collect())
     }
 }

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use crate::error::{EngineError, Fault, RejectedDocument, Stage};
 use crate::name::IndexName;
+use crate::pipeline::Verified;
 
 /// Which of the two flows of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +81,11 @@ pub trait Observer: Send + Sync + 'static {
         let _ = document;
     }
 
+    /// An index has been compared with its source: see [`Running::verify`](crate::Running::verify).
+    fn on_index_verified(&self, verified: &Verified) {
+        let _ = verified;
+    }
+
     /// The `attempt`th attempt of a call failed, and it will be made again after `delay`.
     fn on_retry(&self, stage: Stage, attempt: u32, delay: Duration, fault: &Fault) {
         let _ = (stage, attempt, delay, fault);
@@ -133,6 +139,7 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
         on_document_quarantined(document: &RejectedDocument, attempts: u32),
         on_document_released(id: &crate::document::DocumentId),
         on_index_parked(document: &RejectedDocument),
+        on_index_verified(verified: &Verified),
         on_retry(stage: Stage, attempt: u32, delay: Duration, fault: &Fault),
         on_stalled(oldest_age: Duration),
         on_lag(bytes: u64),

@@ -73,6 +73,9 @@ impl<S: Sink> Sink for Arc<S> {
         async call fn save_cursor(&self, index: &IndexName, seed: &Seed, after: Option<&Key>) -> ();
         async call fn mark_seeded(&self, index: &IndexName, seed: &Seed) -> ();
         async call fn park(&self, index: &IndexName, seed: &Seed) -> ();
+        fn can_verify(&self) -> bool;
+        async call fn compare(&self, writes: &Writes<S::Body>) -> Vec<DocumentId>;
+        async call fn list(&self, index: &IndexName, after: Option<&DocumentId>, limit: usize) -> Vec<DocumentId>;
     }
 }
 

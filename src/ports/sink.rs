@@ -167,6 +167,34 @@ pub trait Sink: Send + Sync + 'static {
         async { Err(fault) }
     }
 
+    /// Whether it can tell what it holds: [`compare`](Self::compare) and [`list`](Self::list). Default: no, so that no index
+    /// can be [verified](crate::Running::verify).
+    fn can_verify(&self) -> bool {
+        false
+    }
+
+    /// Which of these documents it does not hold as they are; a deletion where it holds the document at all. Versions are
+    /// not compared, and nothing is written. No document of them is in flight while this runs. Default: a fault.
+    fn compare(
+        &self,
+        writes: &Writes<Self::Body>,
+    ) -> impl Future<Output = Result<Vec<DocumentId>, Fault>> + Send {
+        let _ = writes;
+        async { Err(Fault::fatal("the sink cannot compare documents")) }
+    }
+
+    /// At most `limit` of the documents that an index holds: the first after this one, in the order of their
+    /// [names](DocumentId::sink_id), byte by byte; none where there are no more. A document that is written or deleted meanwhile may be told or not. Default: a fault.
+    fn list(
+        &self,
+        index: &IndexName,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<DocumentId>, Fault>> + Send {
+        let _ = (index, after, limit);
+        async { Err(Fault::fatal("the sink cannot list documents")) }
+    }
+
     /// Durably remembers that an index is seeded. Default: nothing, so that it is seeded again at the next start.
     fn mark_seeded(&self, index: &IndexName, seed: &Seed) -> impl Future<Output = Result<(), Fault>> + Send {
         let _ = (index, seed);

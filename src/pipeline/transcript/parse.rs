@@ -116,6 +116,8 @@ impl Start {
             Command::Resolve { .. }
             | Command::Build { .. }
             | Command::Flush { .. }
+            | Command::Compare { .. }
+            | Command::List { .. }
             | Command::CaughtUp { .. }
             | Command::Quarantine { .. }
             | Command::Release { .. }
@@ -194,7 +196,7 @@ pub(super) fn event(run: &Run, text: &str) -> Parsed<(String, Event<Body>)> {
             words.remove(0);
             Some(number::<u64>(id)?)
         }
-        None if matches!(verb, "captured" | "capture failed" | "drain" | "reindex") => None,
+        None if matches!(verb, "captured" | "capture failed" | "drain" | "reindex" | "verify") => None,
         None => {
             let first = run.open.iter().copied().find(|id| answers(verb, &run.calls[id]));
             Some(first.ok_or_else(|| format!("no call waits for `{verb}`"))?)
@@ -227,10 +229,7 @@ pub(super) fn event(run: &Run, text: &str) -> Parsed<(String, Event<Body>)> {
             let (mappings, scopes): (Vec<_>, Vec<_>) = described.into_iter().unzip();
             Event::Described { call, result: Ok((mappings, scopes.into_iter().flatten().collect())) }
         }
-        "quarantine loaded" => Event::QuarantineLoaded {
-            call,
-            result: words.iter().map(|id| document_id(id)).collect::<Parsed<_>>().map(Ok)?,
-        },
+        "quarantine loaded" => Event::QuarantineLoaded { call, result: Ok(document_ids(&words)?) },
         "opened" => {
             Event::Opened { call, result: Ok(StreamId::new(&rest).map_err(|error| error.to_string())?) }
         }
@@ -245,6 +244,8 @@ pub(super) fn event(run: &Run, text: &str) -> Parsed<(String, Event<Body>)> {
             Event::Built { call, result: Ok(answers), bytes }
         }
         "flushed" => Event::Flushed { call, result: Ok(flushed(&words)?) },
+        "compared" => Event::Compared { call, result: Ok(document_ids(&words)?) },
+        "listed" => Event::Listed { call, result: Ok(document_ids(&words)?) },
         "seed read" => Event::SeedRead { call, result: Ok(seed_state(&rest)?) },
         "scanned" => {
             let then = then(&mut words)?;
@@ -257,13 +258,14 @@ pub(super) fn event(run: &Run, text: &str) -> Parsed<(String, Event<Body>)> {
         "failed" => failed(call, asked, fault(&rest)?),
         "drain" => Event::Drain { deadline: run.now.after(duration(&rest)?) },
         "reindex" => Event::Reindex { index: IndexName::new(&rest).map_err(|error| error.to_string())? },
+        "verify" => Event::Verify { index: IndexName::new(&rest).map_err(|error| error.to_string())? },
         other => return Err(format!("`{other}` is no event")),
     };
     Ok((shown, event))
 }
 
 fn verb(words: &[&str]) -> Option<&'static str> {
-    const VERBS: [&str; 19] = [
+    const VERBS: [&str; 22] = [
         "begun",
         "described",
         "quarantine loaded",
@@ -273,6 +275,8 @@ fn verb(words: &[&str]) -> Option<&'static str> {
         "resolved",
         "built",
         "flushed",
+        "compared",
+        "listed",
         "seed read",
         "scanned",
         "scan failed",
@@ -281,6 +285,7 @@ fn verb(words: &[&str]) -> Option<&'static str> {
         "failed",
         "drain",
         "reindex",
+        "verify",
         "elapsed",
         "timeout",
     ];
@@ -297,6 +302,8 @@ fn answers(verb: &str, command: &Command<Body>) -> bool {
         Command::Resolve { .. } => "resolved",
         Command::Build { .. } => "built",
         Command::Flush { .. } => "flushed",
+        Command::Compare { .. } => "compared",
+        Command::List { .. } => "listed",
         Command::ReadSeed { .. } => "seed read",
         Command::Scan { .. } => return matches!(verb, "done" | "scanned" | "scan failed" | "failed"),
         Command::ReadLag { .. } => "lag read",
@@ -323,6 +330,8 @@ fn failed(call: CallId, asked: Option<&Command<Body>>, fault: Fault) -> Event<Bo
         Some(Command::Resolve { .. }) => Event::Resolved { call, result: Err(fault) },
         Some(Command::Build { .. }) => Event::Built { call, result: Err(fault), bytes: Vec::new() },
         Some(Command::Flush { .. }) => Event::Flushed { call, result: Err(fault) },
+        Some(Command::Compare { .. }) => Event::Compared { call, result: Err(fault) },
+        Some(Command::List { .. }) => Event::Listed { call, result: Err(fault) },
         Some(Command::ReadSeed { .. }) => Event::SeedRead { call, result: Err(fault) },
         Some(Command::ReadLag { .. }) => Event::LagRead { call, result: Err(fault) },
         Some(
@@ -374,6 +383,10 @@ fn key(text: &str) -> Key {
 
 fn value(text: &str) -> Value {
     text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from)
+}
+
+fn document_ids(words: &[&str]) -> Parsed<Vec<DocumentId>> {
+    words.iter().map(|id| document_id(id)).collect()
 }
 
 fn document_id(text: &str) -> Parsed<DocumentId> {

@@ -59,6 +59,11 @@ pub(super) fn command(command: &Command<Body>, ids: u64) -> String {
             format!("release {} {}", id(call), list(documents.iter().map(|document| &document.id)))
         }
         Command::Ack { call, stream, position } => format!("ack {} {position} of {stream}", id(call)),
+        Command::Compare { call, writes } => format!("compare {} [{}]", id(call), self::writes(writes)),
+        Command::List { call, index, after, limit } => {
+            let after = after.as_ref().map_or("from the start".into(), |id| format!("after {id}"));
+            format!("list {} {limit} of {index} {after}", id(call))
+        }
         Command::ReadSeed { call, index, seed } => {
             format!("read seed {} {index} of {}{}", id(call), seed.stream, definition(&seed.definition))
         }
@@ -159,6 +164,11 @@ fn notice(notice: &Notice) -> String {
         Notice::Quarantined(document, attempts) => format!("quarantined {document} (attempt {attempts})"),
         Notice::Released(id) => format!("released {id}"),
         Notice::Parked(document) => format!("parked {} for {document}", document.id.index),
+        Notice::Verified(verified) => {
+            let (compared, different) = (verified.compared, verified.different);
+            let documents = list(&verified.documents);
+            format!("verified {}: compared {compared}, different {different} [{documents}]", verified.index)
+        }
         Notice::Retried { stage, attempt, delay, fault } => {
             format!("{stage} failed, attempt {attempt}, again in {}: {fault}", duration(*delay))
         }
@@ -179,6 +189,7 @@ pub(super) fn timer(timer: Timer) -> String {
         Timer::Lag => "the lag is read".into(),
         Timer::Drain => "the drain is over".into(),
         Timer::Grace => "the grace is over".into(),
+        Timer::Verify => "a difference is told".into(),
     }
 }
 
