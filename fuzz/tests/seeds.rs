@@ -74,8 +74,9 @@ impl Bytes {
             Op::Reindex(_) => 17,
             Op::Drain(_) => 18,
             Op::Misuse(_) => 19,
+            Op::Verify(_) => 20,
         };
-        self.variant(at, 20);
+        self.variant(at, 21);
         match op {
             Op::Commit(rows, removed) => self.bytes([rows, removed]),
             Op::Truncate(tables, rows) => {
@@ -89,9 +90,11 @@ impl Bytes {
             Op::FailCapture(kind) | Op::FailScan(kind) => self.kind(kind),
             Op::Misuse(wrong) => self.variant(wrong as u64, 7),
             Op::Capture(number) | Op::Stale(number) | Op::Scan(number) => self.bytes([number]),
-            Op::Wait(number) | Op::Land(number) | Op::Reindex(number) | Op::Drain(number) => {
-                self.bytes([number])
-            }
+            Op::Wait(number)
+            | Op::Land(number)
+            | Op::Reindex(number)
+            | Op::Drain(number)
+            | Op::Verify(number) => self.bytes([number]),
             Op::Heartbeat | Op::Tarry | Op::End | Op::LoseStream | Op::Repeat | Op::Deadline | Op::Crash => {}
         }
     }

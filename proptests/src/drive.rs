@@ -148,6 +148,7 @@ impl Drive {
             Op::Wait(part) => self.elapse(part.into()),
             Op::Crash => self.crash(),
             Op::Reindex(at) => self.reindex(at),
+            Op::Verify(at) => self.verify(at),
             Op::Drain(millis) => {
                 let deadline = self.now.after(Duration::from_millis(millis.into()));
                 self.mark(if self.has_opened { "drained" } else { "drained at the start" });
@@ -229,6 +230,13 @@ impl Drive {
         self.mark(if is_parked { "a parked index reindexed" } else { "reindexed" });
         self.owed.on_reindex(&index);
         self.handle(Event::Reindex { index });
+    }
+
+    fn verify(&mut self, at: u8) {
+        let index = self.model.indexes[usize::from(at) % self.model.indexes.len()].clone();
+        if self.pipeline.can_verify(&index).is_ok() {
+            self.handle(Event::Verify { index });
+        }
     }
 
     fn is_seeded(&self) -> bool {
@@ -375,6 +383,7 @@ impl Drive {
                 {
                     self.model.quarantined.insert(document.id.clone(), Version::default());
                 }
+                self.model.tampered &= !matches!(notice, Notice::Verified(_));
                 self.heard.on(notice);
                 return self.notices.push(notice.clone());
             }

@@ -87,6 +87,8 @@ pub struct Model {
     pub built: BTreeMap<DocumentId, State>,
     /// What was given up, and may land.
     pub late: Vec<Late>,
+    /// Someone has changed what the sink holds by hand, and it has not been compared since.
+    pub tampered: bool,
 }
 
 impl Model {
@@ -109,6 +111,7 @@ impl Model {
             quarantined: BTreeMap::new(),
             built: BTreeMap::new(),
             late: Vec::new(),
+            tampered: false,
         };
         if setup.scopes {
             model.write(setup.rows, 0);
@@ -257,6 +260,39 @@ impl Model {
             crate::check::b06_nothing_goes_back(id, held, *state);
             self.sink.documents.insert(id.clone(), (*state, *version));
         }
+    }
+
+    /// Whether the sink holds a document as it was built.
+    pub fn holds(&self, id: &DocumentId, built: State) -> bool {
+        match self.sink.documents.get(id) {
+            Some((held, _)) if held.there || built.there => *held == built,
+            Some(_) => true,
+            None => !built.there,
+        }
+    }
+
+    /// What an index holds after a document, in the order of names.
+    pub fn list(&self, index: &IndexName, after: Option<&DocumentId>, limit: usize) -> Vec<DocumentId> {
+        let held = self.sink.documents.iter().filter(|(id, (state, _))| id.index == *index && state.there);
+        let named: BTreeMap<String, &DocumentId> = held.map(|(id, _)| (id.sink_id(), id)).collect();
+        let after = after.map(DocumentId::sink_id);
+        let rest = named.into_iter().filter(|(name, _)| Some(name) > after.as_ref());
+        rest.map(|(_, id)| id.clone()).take(limit).collect()
+    }
+
+    /// Someone changes what lies under some ids of an index by hand: what is there is taken away, what is not appears.
+    pub fn tamper(&mut self, index: &IndexName, keys: u8) {
+        self.tampered = true;
+        for key in (0..8).filter(|key| keys & (1 << key) != 0) {
+            let (state, _) = self.sink.documents.entry(DocumentId::new(index.clone(), key)).or_default();
+            *state = State { time: 0, there: !state.there };
+        }
+    }
+
+    /// Which documents of an index are otherwise than they should be.
+    pub fn differing(&self, index: &IndexName) -> BTreeSet<DocumentId> {
+        let ids = (0..8).map(|key| DocumentId::new(index.clone(), key));
+        ids.filter(|id| !self.holds(id, self.document(id))).collect()
     }
 
     /// A record leaves the quarantine for a write that is as new as it.

@@ -124,6 +124,8 @@ pub enum Op {
     Drain(u8),
     /// The driver does what it must not.
     Misuse(Wrong),
+    /// Someone asks for an index to be compared with its source.
+    Verify(u8),
 }
 
 /// One operation. Most of them let the run go on, so that it comes somewhere.
@@ -146,6 +148,7 @@ pub fn any() -> impl Strategy<Value = Op> {
         2 => prop::num::u8::ANY.prop_map(Op::Stale),
         1 => Just(Op::Repeat),
         1 => wrong().prop_map(Op::Misuse),
+        1 => (0_u8..3).prop_map(Op::Verify),
         1 => rare(),
     ]
 }

@@ -6,6 +6,7 @@ use std::fmt;
 
 use proptest::prelude::*;
 use proptests::drive::Drive;
+use proptests::op::Op;
 use proptests::random::{case, demand, run, search, tight_case};
 
 #[test]
@@ -29,6 +30,36 @@ fn when_the_failures_stop_the_world_converges() {
         let mut most = most.borrow_mut();
         *most = steps.max(*most);
     });
+}
+
+/// What someone changed in the sink by hand is found, and what was skipped, no more and no less; and is right again.
+#[test]
+fn b17_what_differs_is_found_and_mended() {
+    let found = RefCell::new(0);
+    search("verification", 300, (case(), any::<u8>()), |((setup, ops), keys)| {
+        let mut drive = run(setup, &ops);
+        drive.settle();
+        if !setup.scopes {
+            return;
+        }
+        let index = drive.model.indexes[0].clone();
+        drive.model.tamper(&index, keys);
+        let differ = drive.model.differing(&index);
+        // What the run knows to stand in quarantine is written anyway.
+        let skipped: BTreeSet<_> = drive.model.quarantined.keys().cloned().collect();
+        *found.borrow_mut() += differ.len();
+        let before = drive.heard().verified.len();
+        drive.step(Op::Verify(0));
+        drive.settle();
+        let [verified] = &drive.heard().verified[before..] else { panic!("no end of the verification") };
+        assert_eq!(verified.index, index);
+        let told: BTreeSet<_> = verified.documents.iter().cloned().collect();
+        assert_eq!(verified.different as usize, told.len());
+        assert!(told.is_subset(&differ), "told {told:?} of {differ:?}");
+        assert!(differ.difference(&told).all(|id| skipped.contains(id)), "told {told:?} of {differ:?}");
+        drive.heal();
+    });
+    assert!(found.into_inner() > 100, "nothing was changed by hand");
 }
 
 #[test]

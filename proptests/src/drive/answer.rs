@@ -6,7 +6,8 @@ use syncline::document::Writes;
 use syncline::pipeline::{CallId, Command, Event};
 use syncline::ports::{FailedDocument, IndexScope, Resolved};
 use syncline::{
-    Document, DocumentId, Epoch, Fault, FlushReport, IndexMapping, RejectedDocument, SeedState, SnapshotTable,
+    Document, DocumentId, Epoch, Fault, FlushReport, IndexMapping, IndexName, RejectedDocument, SeedState,
+    SnapshotTable,
 };
 
 use crate::drive::{Drive, fault};
@@ -39,6 +40,8 @@ impl Drive {
             Command::Resolve { call, .. } => Event::Resolved { call, result: Ok(Resolved::default()) },
             Command::Build { call, .. } => Event::Built { call, result: Ok(Vec::new()), bytes: Vec::new() },
             Command::Flush { call, .. } => Event::Flushed { call, result: Ok(FlushReport::clean()) },
+            Command::Compare { call, .. } => Event::Compared { call, result: Ok(Vec::new()) },
+            Command::List { call, .. } => Event::Listed { call, result: Ok(Vec::new()) },
             Command::Begin { call } => Event::Begun { call, result: Ok((Epoch(0), 1)) },
             Command::Describe { call } => Event::Described { call, result: Ok((Vec::new(), Vec::new())) },
             Command::LoadQuarantine { call } => Event::QuarantineLoaded { call, result: Ok(Vec::new()) },
@@ -54,7 +57,7 @@ impl Drive {
     pub(super) fn repeat(&mut self) {
         match self.last.clone() {
             Some(Event::Captured { .. } | Event::CaptureFailed { .. } | Event::Drain { .. }) | None => {}
-            Some(Event::Scanned { .. } | Event::ScanFailed { .. }) => {}
+            Some(Event::Scanned { .. } | Event::ScanFailed { .. } | Event::Verify { .. }) => {}
             Some(event) => self.handle(event),
         }
     }
@@ -118,6 +121,14 @@ impl Drive {
             }
             Command::Build { call, ids, .. } => self.build(call, &ids, how, failed),
             Command::Flush { call, writes, .. } => self.flush(call, &writes, how, failed, effect),
+            Command::Compare { call, writes } => self.compare(call, &writes, how, failed),
+            Command::List { call, index, after, limit } => {
+                let mut ids = self.model.list(&index, after.as_ref(), limit);
+                if how == Answer::Wrong {
+                    ids.push(DocumentId::new(IndexName::new("nobody").expect("a name"), 1));
+                }
+                Event::Listed { call, result: failed.map_or(Ok(ids), Err) }
+            }
             Command::CaughtUp { call } => {
                 self.caught_up_pending = failed.is_some();
                 done(call, failed)
@@ -300,6 +311,46 @@ impl Drive {
             Answer::Partly(..) | Answer::Done | Answer::Failed(..) => {}
         }
         Event::Built { call, result: Ok(built), bytes }
+    }
+
+    fn compare(
+        &mut self,
+        call: CallId,
+        writes: &Writes<State>,
+        how: Answer,
+        failed: Option<Fault>,
+    ) -> Event<State> {
+        if let Some(fault) = failed {
+            return Event::Compared { call, result: Err(fault) };
+        }
+        let compared = self.on_wire(writes);
+        let mask = if let Answer::Partly(_, mask) = how { mask } else { 0 };
+        // A sink that calls equal documents different has them written once more.
+        let (mut differ, mut equal) = (Vec::new(), Vec::new());
+        for (at, (id, state, _)) in compared.into_iter().enumerate() {
+            let is_held = self.model.holds(&id, state) && mask & (1 << (at % 8)) == 0;
+            if is_held { equal.push(id) } else { differ.push(id) }
+        }
+        match how {
+            Answer::Reversed => differ.reverse(),
+            Answer::Wrong => {
+                let index = self.model.indexes[0].clone();
+                differ.push(DocumentId::new(index, 99));
+                return Event::Compared { call, result: Ok(differ) };
+            }
+            Answer::Done | Answer::Failed(..) | Answer::Partly(..) => {}
+        }
+        if !equal.is_empty() {
+            self.mark("held as it should be");
+        }
+        if !differ.is_empty() {
+            self.mark("a difference was found");
+        }
+        self.owed.on_written(&equal);
+        for id in &equal {
+            self.model.built.remove(id);
+        }
+        Event::Compared { call, result: Ok(differ) }
     }
 
     fn flush(

@@ -52,12 +52,24 @@ impl Drive {
             && status.dirty + status.in_flight == 0
             && status.captured == status.durable
             && status.oldest_unacknowledged.is_none()
-            && status.indexes.iter().all(|index| index.seeded)
+            && status.indexes.iter().all(|index| index.seeded && !index.verifying)
     }
 
     /// The failures stop. Returns the number of steps until nothing was left to do. Panics where that does not come, or
     /// where the sink is not what the rows say.
     pub fn heal(&mut self) -> usize {
+        let steps = self.settle();
+        check::converged(&self.model);
+        self.rest();
+        if self.setup.scopes {
+            check::seeded(&self.model);
+        }
+        self.drain();
+        steps
+    }
+
+    /// The failures stop. Returns the number of steps until nothing was left to do.
+    pub fn settle(&mut self) -> usize {
         while !self.model.late.is_empty() {
             self.step(Op::Land(0));
         }
@@ -75,12 +87,6 @@ impl Drive {
             steps += 1;
             assert!(steps < PATIENCE, "not settled: {:?}\n{}", self.open, self.pipeline.canonical());
         }
-        check::converged(&self.model);
-        self.rest();
-        if self.setup.scopes {
-            check::seeded(&self.model);
-        }
-        self.drain();
         steps
     }
 

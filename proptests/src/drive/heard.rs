@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use syncline::error::Stage;
 use syncline::pipeline::Notice;
-use syncline::{IndexName, Lane};
+use syncline::{IndexName, Lane, Verified};
 
 /// The notices of one run, as far as they must agree with each other and with the status.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,8 @@ pub struct Heard {
     pub retried: u64,
     /// Documents that were quarantined.
     pub quarantined: u64,
+    /// What the comparisons found that came to their end.
+    pub verified: Vec<Verified>,
 }
 
 impl Heard {
@@ -36,6 +38,7 @@ impl Heard {
             Notice::Captured(count) => self.captured += *count as u64,
             Notice::Committed(stats) if stats.lane == Lane::Live => self.committed += stats.changes as u64,
             Notice::Quarantined(..) => self.quarantined += 1,
+            Notice::Verified(verified) => self.verified.push(verified.clone()),
             Notice::Retried { stage, .. } => self.retried += u64::from(*stage != Stage::Lag),
             _ => {}
         }

@@ -62,6 +62,13 @@ impl Drive {
                         .map(|write| (&write.document, self.rank(&write.document.id, write.version)));
                     writeln!(text, "open flush {:?} {caught_up}", ranked.collect::<Vec<_>>())
                 }
+                Command::Compare { writes, .. } => {
+                    let documents = writes.iter().map(|write| &write.document);
+                    writeln!(text, "open compare {:?}", documents.collect::<Vec<_>>())
+                }
+                Command::List { index, after, limit, .. } => {
+                    writeln!(text, "open list {index} {after:?} {limit}")
+                }
                 Command::Build { ids, visibility, .. } => writeln!(text, "open build {ids:?} {visibility:?}"),
                 Command::Resolve { changes, .. } => writeln!(text, "open resolve {changes:?}"),
                 Command::Ack { position, stream, .. } => writeln!(text, "open ack {position} {stream}"),
