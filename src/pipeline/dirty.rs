@@ -464,9 +464,11 @@ impl Dirty {
         })
     }
 
-    /// Whether a document in flight was dirtied again meanwhile.
-    pub(super) fn is_dirtied(&self, slot: Slot) -> bool {
-        self.get(slot).is_some_and(|entry| entry.waiting.is_some())
+    /// Whether a document in flight waits for live changes, too.
+    pub(super) fn awaits_live(&self, slot: Slot) -> bool {
+        self.get(slot)
+            .and_then(|entry| entry.waiting.as_ref())
+            .is_some_and(|(debt, _)| debt.lane == Lane::Live)
     }
 
     /// Documents that are dirty or in flight for live changes.

@@ -169,7 +169,7 @@ impl<B> Pipeline<B> {
         let Some(unit) = self.flights.get(id.unit) else { return };
         let slots: Vec<Slot> = (0..writes.len()).map(|at| unit.slots[writes.place(at)]).collect();
         for (at, slot) in slots.iter().enumerate() {
-            let is_different = differing.contains(&at) && !self.dirty.is_dirtied(*slot);
+            let is_different = differing.contains(&at) && !self.dirty.awaits_live(*slot);
             let index = self.dirty.index_of(*slot);
             if let Some(verification) = &mut self.seeding.get_mut(index).verification {
                 verification.compared += 1;

@@ -28,6 +28,7 @@ pub struct State {
     pub chokes_on: BTreeSet<DocumentId>,
     pub guarantees: Guarantees,
     pub concurrency: usize,
+    pub can_verify: bool,
     /// The flushes that are under way, and the most that ever were.
     under_way: usize,
     pub most_under_way: usize,
@@ -44,7 +45,7 @@ pub struct Recorder {
 
 impl Recorder {
     pub fn new(log: &Log) -> Self {
-        let state = State { concurrency: 1, ..State::default() };
+        let state = State { concurrency: 1, can_verify: true, ..State::default() };
         Self { log: log.clone(), script: Script::default(), state: Arc::new(Mutex::new(state)) }
     }
 
@@ -89,6 +90,11 @@ impl Recorder {
     /// A document that stands there though its row does not.
     pub fn plant(&self, id: DocumentId, body: &str) {
         self.with(|state| state.documents.insert(id, (Version::default(), Some(body.to_owned()))));
+    }
+
+    /// A document is deleted by hand.
+    pub fn wipe_document(&self, id: DocumentId) {
+        self.with(|state| state.documents.remove(&id));
     }
 
     /// The index counts as seeded for this stream.
@@ -250,6 +256,41 @@ impl Sink for Recorder {
         let fault = self.script.play("park").await?;
         self.with(|all| all.markers.insert(index.clone(), (seed.clone(), SeedState::Parked)));
         end((), fault)
+    }
+
+    fn can_verify(&self) -> bool {
+        self.with(|state| state.can_verify)
+    }
+
+    async fn compare(&self, writes: &Writes<String>) -> Result<Vec<DocumentId>, Fault> {
+        self.log.say(Port::Sink, format!("compare {}", writes.len()));
+        let fault = self.script.play("compare").await?;
+        let differing = self.with(|state| {
+            let held = |id: &DocumentId| state.documents.get(id).and_then(|(_, body)| body.as_ref());
+            let differs = |write: &&syncline::Write<String>| match &write.document.content {
+                Content::Upsert(body) => held(&write.document.id) != Some(body),
+                Content::Delete => held(&write.document.id).is_some(),
+            };
+            writes.iter().filter(differs).map(|write| write.document.id.clone()).collect()
+        });
+        end(differing, fault)
+    }
+
+    async fn list(
+        &self,
+        index: &IndexName,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentId>, Fault> {
+        self.log.say(Port::Sink, format!("list {index}"));
+        let fault = self.script.play("list").await?;
+        let held = self.with(|state| {
+            let held = state.documents.iter().filter(|(id, (_, body))| id.index == *index && body.is_some());
+            held.map(|(id, _)| (id.sink_id(), id.clone())).collect::<BTreeMap<_, _>>()
+        });
+        let after = after.map(DocumentId::sink_id);
+        let rest = held.into_iter().filter(|(name, _)| Some(name) > after.as_ref());
+        end(rest.map(|(_, id)| id).take(limit).collect(), fault)
     }
 }
 
