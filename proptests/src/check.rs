@@ -12,6 +12,7 @@ use crate::model::{Model, State, Stored, number};
 
 /// Called for each command as it comes.
 pub fn command(drive: &Drive, command: &Command<State>) {
+    b02_one_thing_is_remembered_of_an_index_at_a_time(drive, command);
     match command {
         Command::Resolve { changes, .. } => b11_a_resolve_is_bounded(drive, changes.len()),
         Command::Build { ids, .. } => {
@@ -191,6 +192,24 @@ fn b01_only_what_is_not_owed(drive: &Drive, position: Position) {
 fn b02_nothing_flies_beside_a_clear(drive: &Drive, index: &IndexName) {
     let flying = drive.owed.flying().any(|id| id.index == *index);
     assert!(!flying, "B2: {index} is cleared while a document of it is in flight");
+}
+
+/// Of how far an index is seeded the sink is asked, or told, one thing at a time: none lands over a later one.
+fn b02_one_thing_is_remembered_of_an_index_at_a_time(drive: &Drive, command: &Command<State>) {
+    fn seeded(command: &Command<State>) -> Option<&IndexName> {
+        match command {
+            Command::ReadSeed { index, .. }
+            | Command::Clear { index, .. }
+            | Command::SaveCursor { index, .. }
+            | Command::MarkSeeded { index, .. }
+            | Command::Park { index, .. } => Some(index),
+            _ => None,
+        }
+    }
+    if let Some(index) = seeded(command) {
+        let other = drive.open().iter().find(|open| seeded(open) == Some(index));
+        assert!(other.is_none(), "B2: {command:?} beside {other:?}");
+    }
 }
 
 fn b02_a_resume_point_before_a_snapshot(drive: &Drive) {

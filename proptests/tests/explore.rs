@@ -68,6 +68,7 @@ fn equal_views_behave_alike() {
     explore(proving, worlds::DRAIN);
     explore(proving, worlds::BACKFILL_SMALL);
     explore(proving, worlds::TRUNCATION_SMALL);
+    explore(proving, worlds::PARKING);
 }
 
 /// Larger bounds, for minutes each: `cargo test -p proptests --test explore -- --ignored --nocapture`.

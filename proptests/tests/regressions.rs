@@ -70,3 +70,22 @@ fn a10_nothing_is_told_where_nothing_was_flushed() {
     ];
     heals(setup, &ops);
 }
+
+/// A source that was opened again is told once more what is acknowledged already, and that confirm fails.
+#[test]
+fn b07_a_confirm_that_is_told_again_fails() {
+    let ops = [
+        Answer(0, Done),
+        Answer(0, Done),
+        Answer(0, Done),
+        Answer(0, Done),
+        Heartbeat,
+        Capture(1),
+        Answer(0, Done),
+        FailCapture(Transient),
+        Deadline,
+        Answer(0, Done),
+        Answer(0, Failed(Transient, Nothing)),
+    ];
+    heals(Setup::SMALL, &ops);
+}
