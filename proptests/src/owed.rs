@@ -114,10 +114,13 @@ impl Owed {
             indexes.remove(index);
             !indexes.is_empty()
         });
-        self.on_found_parked(index);
+        if !self.anew.contains(index) {
+            self.parked.insert(index.clone());
+        }
+        self.waiting.retain(|id, _| id.index != *index);
     }
 
-    /// The sink tells that an index has stopped in an earlier run.
+    /// The sink tells that an index has stopped in an earlier run. One that is to be seeded anew is cleared.
     pub fn on_found_parked(&mut self, index: &IndexName) {
         if !self.anew.contains(index) {
             self.parked.insert(index.clone());
@@ -125,8 +128,8 @@ impl Owed {
                 indexes.remove(index);
                 !indexes.is_empty()
             });
+            self.waiting.retain(|id, _| id.index != *index);
         }
-        self.waiting.retain(|id, _| id.index != *index);
     }
 
     /// An index was cleared.
@@ -189,10 +192,12 @@ impl Owed {
         }
     }
 
-    /// A whole build was refused: its documents wait again.
+    /// A whole build was refused: its documents wait again, but for those whose index has stopped meanwhile.
     pub fn on_put_back(&mut self, ids: &[DocumentId]) {
         for id in ids {
-            if let Some(debt) = self.flying.remove(id).flatten() {
+            if let Some(debt) = self.flying.remove(id).flatten()
+                && !self.parked.contains(&id.index)
+            {
                 self.waiting.entry(id.clone()).or_default().extend(debt);
             }
         }
