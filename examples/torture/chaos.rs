@@ -130,7 +130,7 @@ impl World {
             false => cluster.down("QUIT"),
         })
         .await?;
-        let what = if clean { "server stops, fast" } else { "server stops, immediate" };
+        let what = if clean { "fast server stops" } else { "immediate server stops" };
         self.tally.add(Group::Trouble, what, 1);
         let away = [100, 4_000][self.random.below(2) as usize];
         self.supervisor.mind(Duration::from_millis(self.random.below(away))).await?;
