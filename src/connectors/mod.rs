@@ -6,6 +6,8 @@ mod fingerprint;
 pub mod opensearch;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod routes;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(feature = "tantivy")]

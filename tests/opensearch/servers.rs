@@ -112,7 +112,10 @@ impl Drop for Server {
 
 /// The directory of the packages, installed if they are not there yet. Errors: why they cannot be had.
 fn environment() -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("opensearch-servers");
+    // Cargo names the directory to tests, and not to examples.
+    let tmp =
+        option_env!("CARGO_TARGET_TMPDIR").unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/target/tmp"));
+    let root = Path::new(tmp).join("opensearch-servers");
     let installed = root.join(PACKAGES.join("+"));
     let failed = |what: &str, error: std::io::Error| format!("{what}: {error}");
     fs::create_dir_all(&root).map_err(|error| failed("creating the environment", error))?;

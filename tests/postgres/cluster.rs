@@ -201,9 +201,18 @@ impl Cluster {
 
     /// Sends the server a signal: `INT` breaks all connections off, `QUIT` and `KILL` are a crash. Waits until it is gone.
     pub(crate) fn down(&self, signal: &str) {
+        self.down_within(signal, Duration::ZERO);
+    }
+
+    /// The same; a server that does not end within this time is made to crash.
+    pub(crate) fn down_within(&self, signal: &str, patience: Duration) {
         let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
         let pid = pid.lines().next().unwrap().trim().to_owned();
         assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+        let told = Instant::now();
+        while told.elapsed() < patience && self.data().join("postmaster.pid").exists() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let mut keeper = self.keeper.lock().unwrap().take().unwrap();
         drop(keeper.stdin.take());
         keeper.wait().unwrap();

@@ -1,24 +1,21 @@
 //! Builds documents: one snapshot, and one query for each index.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::types::ToSql;
 
+use super::super::routes::{Bodies, Indexed as _, is_object};
 use super::error::{Place, PostgresError};
 use super::index::Index;
 use super::value::Parameter;
 use super::visible::{self, Streamed};
 use crate::change::Visibility;
-use crate::document::{Document, DocumentId};
+use crate::document::DocumentId;
 use crate::error::Fault;
-use crate::ports::{Built, FailedDocument};
+use crate::ports::Built;
 use crate::row::Key;
-use crate::value::Value;
-
-/// What stands for one key: a body, or why there is none.
-type Bodies = BTreeMap<Key, Result<String, String>>;
 
 /// A snapshot in which everything is visible that no stream tells, and everything up to the token; none where it is not yet.
 pub(super) async fn snapshot<'c>(
@@ -78,7 +75,7 @@ async fn all_at_once(
     for (index, ids) in wanted {
         let asked: BTreeSet<&Key> = ids.iter().map(|id| &id.key).collect();
         let bodies = bodies(place, &transaction, index, &asked).await?;
-        built.extend(answers(ids, bodies));
+        built.extend(bodies.answers(ids.iter().cloned()));
     }
     transaction.rollback().await.map_err(place.failed("ending a snapshot"))?;
     Ok(Some(built))
@@ -96,7 +93,7 @@ async fn one_by_one(
     let Some(mut transaction) = snapshot(place, client, streamed, token).await? else { return Ok(None) };
     let mut built = Vec::new();
     for (index, ids) in wanted {
-        let mut all = Bodies::new();
+        let mut all = Bodies::default();
         for id in ids {
             let failed = || place.failed("reading a snapshot");
             let point = transaction.savepoint("syncline").await.map_err(failed())?;
@@ -106,24 +103,16 @@ async fn one_by_one(
                     point.commit().await.map_err(failed())?;
                 }
                 Err(error) if error.lies_in_the_row() => {
-                    all.insert(id.key.clone(), Err(Fault::from(error).message().into()));
+                    all.failed(id.key.clone(), Fault::from(error).message().into());
                     point.rollback().await.map_err(failed())?;
                 }
                 Err(error) => return Err(error),
             }
         }
-        built.extend(answers(ids, all));
+        built.extend(all.answers(ids.iter().cloned()));
     }
     transaction.rollback().await.map_err(place.failed("ending a snapshot"))?;
     Ok(Some(built))
-}
-
-fn answers(ids: &[DocumentId], mut bodies: Bodies) -> impl Iterator<Item = Built<String>> {
-    ids.iter().map(move |id| match bodies.remove(&id.key) {
-        Some(Ok(body)) => Ok(Document::upsert(id.clone(), body)),
-        Some(Err(reason)) => Err(FailedDocument { id: id.clone(), fault: Fault::content(reason) }),
-        None => Ok(Document::delete(id.clone())),
-    })
 }
 
 /// The bodies of these keys by one query. A key that is not among them has no row.
@@ -133,43 +122,33 @@ async fn bodies(
     index: &Index,
     asked: &BTreeSet<&Key>,
 ) -> Result<Bodies, PostgresError> {
-    let failed = || place.failed(format!("building documents of index `{}`", index.name));
+    let failed = || place.failed(format!("building documents of index `{}`", index.described().name));
     // Another key can be no row's.
     let possible: Vec<&Key> = asked.iter().copied().filter(|key| index.root.names(key)).collect();
-    let columns = (0..index.key.len()).map(|at| possible.iter().map(move |key| &key.values()[at]));
+    let width = index.described().key.len();
+    let columns = (0..width).map(|at| possible.iter().map(move |key| &key.values()[at]));
     let given: Vec<Parameter> = columns.map(Parameter::array).collect();
     let given: Vec<&(dyn ToSql + Sync)> = given.iter().map(|given| given as _).collect();
     let statement =
         transaction.prepare_typed_cached(&index.query.sql, &index.query.parameters).await.map_err(failed())?;
     let given = &given[..statement.params().len().min(given.len())];
-    let mut found = Bodies::new();
+    let mut found = Bodies::default();
     for row in transaction.query(&statement, given).await.map_err(failed())? {
-        let mut values = Vec::with_capacity(index.key.len());
-        for (at, column) in index.root.key_columns().enumerate() {
-            let text: Option<&str> = row.try_get(at).map_err(failed())?;
-            values.push(text.map_or(Value::Null, |text| column.kind.read(text.as_bytes())));
-        }
+        let texts: Result<Vec<Option<&str>>, _> = (0..width).map(|at| row.try_get(at)).collect();
+        let values = index.query.read(&texts.map_err(failed())?);
         let key = Key::new(values).map_err(|error| place.unexpected(error.to_string()))?;
         if !asked.contains(&key) {
             if !index.is_exact() {
                 // The row goes by another spelling now, whose own change asks for it; by the one asked for it is gone.
                 continue;
             }
-            let name = &index.name;
+            let name = &index.described().name;
             return Err(place.unexpected(format!(
                 "the SQL of index `{name}` yields the key {key:?}, which it was not asked for"
             )));
         }
-        let body = body(row.try_get(index.key.len()).map_err(failed())?, index.body_is_json);
-        match found.get(&key) {
-            Some(known) if *known != body => {
-                found.insert(key, Err("the SQL yields more than one body for it".into()));
-            }
-            Some(_) => {}
-            None => {
-                found.insert(key, body);
-            }
-        }
+        let body = body(row.try_get(width).map_err(failed())?, index.body_is_json);
+        found.yielded(key, body);
     }
     Ok(found)
 }
@@ -185,9 +164,9 @@ fn body(text: Option<&str>, is_json: bool) -> Result<String, String> {
             false => no_object("another kind of JSON than an object"),
         };
     }
-    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => no_object(&format!("no JSON object ({error})")),
+    match is_object(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(what) => no_object(&what),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an embedder says of an index: its root table, its SQL, and the tables that its documents are made of.
 
-use super::super::fingerprint::Fingerprint;
+use super::super::fingerprint::Definition;
 use crate::name::{ColumnName, IndexName, NameError};
 use crate::ports::Field;
 
@@ -107,20 +107,17 @@ impl IndexDefinition {
     /// machine, and another one when anything is changed. The constant tables are left out: declaring one makes no
     /// document another.
     pub(super) fn fingerprint(&self, key: &[ColumnName]) -> String {
-        let mut hash = Fingerprint::default();
-        hash.texts(["postgres 1", self.index.as_str(), &self.root, &self.sql]);
-        hash.texts(key.iter().map(ColumnName::as_str));
-        hash.number(self.fields.len());
-        for field in &self.fields {
-            hash.texts([field.name.as_str(), &format!("{:?}", field.kind)]);
+        let related = self.related.iter();
+        let related = related.map(|related| (&*related.table, &*related.columns, related.sql.as_deref()));
+        Definition {
+            kind: "postgres 1",
+            index: &self.index,
+            root: &self.root,
+            sql: &self.sql,
+            key,
+            fields: &self.fields,
         }
-        hash.number(self.related.len());
-        for related in &self.related {
-            hash.texts([&*related.table]);
-            hash.texts(related.columns.iter().map(ColumnName::as_str));
-            hash.texts(related.sql.as_deref());
-        }
-        hash.digits()
+        .fingerprint(related)
     }
 }
 

@@ -3,30 +3,26 @@
 use deadpool_postgres::Object;
 use tokio_postgres::types::Type;
 
+use super::super::routes::{self, Described, Indexed};
 use super::definition::{IndexDefinition, Related};
 use super::error::PostgresError;
 use super::schema::{Table, spelled};
 use super::server::Server;
 use super::snapshot::{text_of, type_of};
 use super::value::Kind;
-use crate::document::DocumentId;
-use crate::name::{ColumnName, IndexName, TableName};
+use crate::name::TableName;
 use crate::ports::IndexMapping;
-use crate::row::Key;
 use crate::value::Value;
 
 /// An index whose definition was checked against the database.
 #[derive(Debug)]
 pub(super) struct Index {
-    pub(super) name: IndexName,
+    described: Described,
     pub(super) root: Table,
-    pub(super) key: Vec<ColumnName>,
     /// The embedder's SQL, yielding texts.
     pub(super) query: Query,
     /// Whether the server has made the body, so that it is JSON.
     pub(super) body_is_json: bool,
-    pub(super) fingerprint: String,
-    pub(super) mapping: IndexMapping,
 }
 
 /// Some SQL of the embedder's, made to yield texts, with the types of its parameters.
@@ -34,17 +30,22 @@ pub(super) struct Index {
 pub(super) struct Query {
     pub(super) sql: String,
     pub(super) parameters: Vec<Type>,
+    /// How what it yields is read: first the columns that it is asked by, where it is that of a route, and then the key.
+    kinds: Vec<Kind>,
 }
 
-/// How a row of a table leads to the documents of an index.
-#[derive(Debug, Clone)]
-pub(super) struct Route {
-    /// The index, by its place.
-    pub(super) index: usize,
-    /// The columns that hold the root's key, or the parameters of the query.
-    pub(super) columns: Vec<ColumnName>,
-    kinds: Vec<Kind>,
-    pub(super) query: Option<Query>,
+/// How a row of a table leads to the documents of an index; by a query where it is not by the columns.
+pub(super) type Route = routes::Route<Query>;
+
+impl Indexed for Index {
+    fn described(&self) -> &Described {
+        &self.described
+    }
+
+    fn held(&self, values: impl IntoIterator<Item = Value>) -> Vec<Value> {
+        let kinds = self.root.key_columns().map(|column| column.kind);
+        values.into_iter().zip(kinds).map(|(value, kind)| kind.apply(value)).collect()
+    }
 }
 
 impl Index {
@@ -74,24 +75,16 @@ impl Index {
             _ if body_is_text => "b::text",
             _ => "pg_catalog.to_json(b)::text",
         };
-        Ok(Self {
+        let kinds = root.key_columns().map(|column| column.kind).collect();
+        let described = Described {
             name: name.clone(),
-            query: Query { sql: wrapped(&definition.sql, width, Some(body)), parameters },
-            body_is_json: !body_is_text,
+            root: root.name.clone(),
             fingerprint: definition.fingerprint(&key),
             mapping: IndexMapping::new(name.clone(), definition.fields.iter().cloned()),
-            root,
             key,
-        })
-    }
-
-    /// The document of these values, as the key's columns hold them; none where one of them is NULL.
-    pub(super) fn document(&self, values: impl IntoIterator<Item = Value>) -> Option<DocumentId> {
-        let kinds = self.root.key_columns().map(|column| column.kind);
-        let values: Vec<Value> =
-            values.into_iter().zip(kinds).map(|(value, kind)| kind.apply(value)).collect();
-        let complete = values.len() == self.key.len() && !values.contains(&Value::Null);
-        Some(DocumentId::new(self.name.clone(), Key::new(values).ok().filter(|_| complete)?))
+        };
+        let query = Query { sql: wrapped(&definition.sql, width, Some(body)), parameters, kinds };
+        Ok(Self { described, query, body_is_json: !body_is_text, root })
     }
 
     /// Whether equal keys have equal texts, so that a row is found by one spelling only.
@@ -100,57 +93,51 @@ impl Index {
     }
 }
 
-impl Route {
-    /// The way from the root itself.
-    pub(super) fn own(at: usize, index: &Index) -> Self {
-        let kinds = index.root.key_columns().map(|column| column.kind).collect();
-        Self { index: at, columns: index.key.clone(), kinds, query: None }
+/// The route from a related table to this index, which will stand at this place, with the table's name.
+pub(super) async fn route(
+    server: &Server,
+    client: &Object,
+    index: &Index,
+    at: usize,
+    related: &Related,
+) -> Result<(TableName, Route), PostgresError> {
+    let Described { name, key, .. } = &index.described;
+    let of = format!("index `{name}`, related table `{}`", related.table);
+    let table = Table::read(server, client, &related.table).await?;
+    let mut columns = Vec::with_capacity(related.columns.len());
+    for wanted in &related.columns {
+        columns.push(table.column(wanted.as_str()).ok_or_else(|| {
+            let known = table.column_names();
+            server.place.definition(format!("{of}: it has no column `{wanted}`; it has `{known}`"))
+        })?);
     }
-
-    /// The way from a related table to this index, with the table's name.
-    pub(super) async fn check(
-        server: &Server,
-        client: &Object,
-        index: &Index,
-        at: usize,
-        related: &Related,
-    ) -> Result<(TableName, Self), PostgresError> {
-        let of = format!("index `{}`, related table `{}`", index.name, related.table);
-        let table = Table::read(server, client, &related.table).await?;
-        let mut columns = Vec::with_capacity(related.columns.len());
-        for wanted in &related.columns {
-            columns.push(table.column(wanted.as_str()).ok_or_else(|| {
-                let known = table.column_names();
-                server.place.definition(format!("{of}: it has no column `{wanted}`; it has `{known}`"))
-            })?);
+    let query = match &related.sql {
+        Some(sql) => {
+            let parameters: Vec<Type> = columns.iter().map(|column| type_of(column.array_oid)).collect();
+            let width = columns.len() + key.len();
+            compiles(server, client, &of, sql, &parameters, width).await?;
+            let kinds =
+                columns.iter().copied().chain(index.root.key_columns()).map(|column| column.kind).collect();
+            Some(Query { sql: wrapped(sql, width, None), parameters, kinds })
         }
-        let query = match &related.sql {
-            Some(sql) => {
-                let parameters: Vec<Type> = columns.iter().map(|column| type_of(column.array_oid)).collect();
-                let width = columns.len() + index.key.len();
-                compiles(server, client, &of, sql, &parameters, width).await?;
-                Some(Query { sql: wrapped(sql, width, None), parameters })
-            }
-            None if columns.len() != index.key.len() => {
-                let (given, wanted) = (columns.len(), index.key.len());
-                return Err(server.place.definition(format!(
-                    "{of}: {given} column(s) were named, and the key of the root has {wanted}"
-                )));
-            }
-            None => None,
-        };
-        let kinds = columns.iter().map(|column| column.kind).collect();
-        Ok((table.name, Self { index: at, columns: related.columns.clone(), kinds, query }))
-    }
+        None if columns.len() != key.len() => {
+            let (given, wanted) = (columns.len(), key.len());
+            return Err(server.place.definition(format!(
+                "{of}: {given} column(s) were named, and the key of the root has {wanted}"
+            )));
+        }
+        None => None,
+    };
+    Ok((table.name, Route { index: at, columns: related.columns.clone(), query }))
+}
 
-    /// The columns that a row of the query's answer speaks of, and the document it leads to.
-    pub(super) fn answer(&self, index: &Index, texts: &[Option<&str>]) -> (Vec<Value>, Option<DocumentId>) {
-        let read =
-            |text: &Option<&str>, kind: Kind| text.map_or(Value::Null, |text| kind.read(text.as_bytes()));
-        let (asked, key) = texts.split_at(self.columns.len().min(texts.len()));
-        let asked = asked.iter().zip(&self.kinds).map(|(text, kind)| read(text, *kind)).collect();
-        let key = key.iter().zip(index.root.key_columns()).map(|(text, column)| read(text, column.kind));
-        (asked, index.document(key))
+impl Query {
+    /// The values that a row of the answer begins with, as many as there are kinds.
+    pub(super) fn read(&self, texts: &[Option<&str>]) -> Vec<Value> {
+        let read = |(text, kind): (&Option<&str>, &Kind)| {
+            text.map_or(Value::Null, |text| kind.read(text.as_bytes()))
+        };
+        texts.iter().zip(&self.kinds).map(read).collect()
     }
 }
 
@@ -208,11 +195,11 @@ pub(super) async fn reads_are_declared(
     for (of, query) in std::iter::once((None, &index.query)).chain(queries) {
         let read = tables(client, query, &declared)
             .await
-            .map_err(server.place.failed(format!("finding what index `{}` reads", index.name)))?;
+            .map_err(server.place.failed(format!("finding what index `{}` reads", index.described.name)))?;
         if let Some(table) = read.into_iter().next() {
             return Err(PostgresError::Undeclared {
                 server: server.place.0.clone(),
-                index: index.name.clone(),
+                index: index.described.name.clone(),
                 query_of: of.cloned(),
                 table,
             });

@@ -1,21 +1,19 @@
 //! Runs the SQL of the indexes for the documents of a unit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params_from_iter};
 
+use super::super::routes::{Bodies, Indexed as _, is_object};
 use super::database::{Bound, Database, key_value};
 use super::error::SqliteError;
 use super::index::{Index, keys_table};
-use crate::document::{Document, DocumentId};
+use crate::document::DocumentId;
 use crate::error::Fault;
-use crate::ports::{Built, FailedDocument};
+use crate::ports::Built;
 use crate::row::Key;
 use crate::value::Value;
-
-/// What stands for one key: a body, or why there is none.
-type Bodies = BTreeMap<Key, Result<String, String>>;
 
 /// Builds these documents of these indexes, all in one snapshot.
 pub(super) fn documents<'a>(
@@ -30,17 +28,11 @@ pub(super) fn documents<'a>(
     let mut built = Vec::new();
     for (index, ids) in wanted {
         let asked: BTreeSet<&Key> = ids.iter().map(|id| &id.key).collect();
-        let mut bodies = match bodies(database, &snapshot, index, &asked) {
+        let bodies = match bodies(database, &snapshot, index, &asked) {
             Err(error) if error.lies_in_the_row() => one_by_one(database, &snapshot, index, &asked)?,
             result => result?,
         };
-        for id in ids {
-            built.push(match bodies.remove(&id.key) {
-                Some(Ok(body)) => Ok(Document::upsert(id, body)),
-                Some(Err(reason)) => Err(FailedDocument { id, fault: Fault::content(reason) }),
-                None => Ok(Document::delete(id)),
-            });
-        }
+        built.extend(bodies.answers(ids));
     }
     Ok(built)
 }
@@ -54,12 +46,12 @@ fn one_by_one(
 ) -> Result<Bodies, SqliteError> {
     // Not a row but the SQL is at fault where it no longer compiles: a column was dropped, say.
     connection.prepare(&index.sql).map_err(database.failed(building(index)))?;
-    let mut all = Bodies::new();
+    let mut all = Bodies::default();
     for key in asked {
         match bodies(database, connection, index, &BTreeSet::from([*key])) {
             Ok(bodies) => all.extend(bodies),
             Err(error) if error.lies_in_the_row() => {
-                all.insert((*key).clone(), Err(Fault::from(error).message().into()));
+                all.failed((*key).clone(), Fault::from(error).message().into());
             }
             Err(error) => return Err(error),
         }
@@ -68,7 +60,7 @@ fn one_by_one(
 }
 
 fn building(index: &Index) -> String {
-    format!("building documents of index `{}`", index.name)
+    format!("building documents of index `{}`", index.described().name)
 }
 
 /// The bodies of these keys by one query. A key that is not among them has no row.
@@ -79,13 +71,13 @@ fn bodies(
     asked: &BTreeSet<&Key>,
 ) -> Result<Bodies, SqliteError> {
     let failed = || database.failed(building(index));
-    let width = index.key.len();
+    let width = index.described().key.len();
     let mut insert = connection.prepare_cached(&insert_sql(width)).map_err(failed())?;
     connection.execute_batch("DELETE FROM temp.syncline_keys").map_err(failed())?;
     for key in asked.iter().filter(|key| index.can_name_a_row(key)) {
         insert.execute(params_from_iter(key.values().iter().map(Bound))).map_err(failed())?;
     }
-    let mut found = Bodies::new();
+    let mut found = Bodies::default();
     let mut statement = connection.prepare_cached(&index.sql).map_err(failed())?;
     let mut rows = statement.query([]).map_err(failed())?;
     while let Some(row) = rows.next().map_err(failed())? {
@@ -99,21 +91,13 @@ fn bodies(
                 // The row goes by another spelling now, whose own change asks for it; by this one it is gone.
                 continue;
             }
-            let name = &index.name;
+            let name = &index.described().name;
             return Err(database.unexpected(format!(
                 "the SQL of index `{name}` yields the key {key:?}, which it was not asked for"
             )));
         }
         let body = body(row.get_ref(width).map_err(failed())?);
-        match found.get(&key) {
-            Some(known) if *known != body => {
-                found.insert(key, Err("the SQL yields more than one body for it".into()));
-            }
-            Some(_) => {}
-            None => {
-                found.insert(key, body);
-            }
-        }
+        found.yielded(key, body);
     }
     Ok(found)
 }
@@ -152,9 +136,9 @@ fn body(stored: ValueRef<'_>) -> Result<String, String> {
         });
     };
     let Ok(text) = core::str::from_utf8(bytes) else { return no_object("not valid UTF-8") };
-    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => no_object(&format!("no JSON object ({error})")),
+    match is_object(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(what) => no_object(&what),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an embedder says of an index: its root table, its SQL, and the tables that its documents are made of.
 
-use super::super::fingerprint::Fingerprint;
+use super::super::fingerprint::Definition;
 use crate::name::{ColumnName, IndexName, NameError, TableName};
 use crate::ports::Field;
 
@@ -96,20 +96,18 @@ impl IndexDefinition {
     /// A fingerprint of all that is said here and of the root's key: the same in every build of the program and on every
     /// machine, and another one when anything is changed. The constant tables are left out: declaring one makes no document another.
     pub(super) fn fingerprint(&self, key: &[ColumnName]) -> String {
-        let mut hash = Fingerprint::default();
-        hash.texts(["1", self.index.as_str(), &self.root.to_string(), &self.sql]);
-        hash.texts(key.iter().map(ColumnName::as_str));
-        hash.number(self.fields.len());
-        for field in &self.fields {
-            hash.texts([field.name.as_str(), &format!("{:?}", field.kind)]);
+        let tables: Vec<String> = self.related.iter().map(|related| related.table.to_string()).collect();
+        let related = self.related.iter().zip(&tables);
+        let related = related.map(|(related, table)| (&**table, &*related.columns, related.sql.as_deref()));
+        Definition {
+            kind: "1",
+            index: &self.index,
+            root: &self.root.to_string(),
+            sql: &self.sql,
+            key,
+            fields: &self.fields,
         }
-        hash.number(self.related.len());
-        for related in &self.related {
-            hash.texts([&*related.table.to_string()]);
-            hash.texts(related.columns.iter().map(ColumnName::as_str));
-            hash.texts(related.sql.as_deref());
-        }
-        hash.digits()
+        .fingerprint(related)
     }
 }
 

@@ -1,24 +1,23 @@
 //! Documents made by the embedder's SQL.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, params_from_iter};
 
+use super::super::routes::{Indexed as _, Lookups, Routes};
 use super::build;
 use super::database::{Bound, Connections, Database, key_value};
 use super::definition::IndexDefinition;
 use super::error::SqliteError;
-use super::index::{Index, Route};
+use super::index::{self, Index, Route};
 use super::reads;
 use super::schema::Table;
 use crate::change::{Change, Visibility};
 use crate::document::{Document, DocumentId};
 use crate::error::Fault;
-use crate::name::{ColumnName, TableName};
-use crate::ports::{Built, DocumentBuilder, IndexMapping, IndexScope, Resolved, SnapshotTable, TableNeeds};
-use crate::row::Row;
+use crate::name::TableName;
+use crate::ports::{Built, DocumentBuilder, IndexMapping, IndexScope, Resolved, TableNeeds};
 use crate::value::Value;
 
 /// Builds documents from an SQLite database by [`IndexDefinition`]s. A body is the text of a JSON object.
@@ -28,13 +27,8 @@ use crate::value::Value;
 #[derive(Debug)]
 pub struct SqliteDocuments {
     connections: Arc<Connections>,
-    indexes: Arc<[Index]>,
-    /// Where the changes of a table lead to.
-    routes: Arc<BTreeMap<TableName, Vec<Route>>>,
+    routes: Arc<Routes<Index, String>>,
 }
-
-/// One execution of a route's query.
-type Lookup = (TableName, usize, Vec<Value>);
 
 impl SqliteDocuments {
     /// Checks these definitions against the database file at `path`: the tables and columns must be there, and the SQL must
@@ -48,37 +42,29 @@ impl SqliteDocuments {
     ) -> Result<Self, SqliteError> {
         let database = Database::new(path);
         let mut connection = database.connect()?;
-        let mut indexes: Vec<Index> = Vec::new();
-        let mut routes: BTreeMap<TableName, Vec<Route>> = BTreeMap::new();
+        let mut routes = Routes::default();
         for definition in definitions {
-            if indexes.iter().any(|index| index.name == definition.index) {
+            if routes.holds(&definition.index) {
                 return Err(database.definition(format!("the index `{}` is defined twice", definition.index)));
             }
             let root = Table::read(&database, &connection, &definition.root)?;
             let index = Index::check(&database, &connection, &definition, &root)?;
-            let at = indexes.len();
-            let own = Route { index: at, columns: index.key.clone(), sql: None };
-            routes.entry(index.root.clone()).or_default().push(own);
-            for related in &definition.related {
-                let (table, route) = Route::check(&database, &connection, &index, at, related)?;
-                routes.entry(table).or_default().push(route);
-            }
+            let at = routes.next_place();
+            let related = definition.related.iter();
+            let related = related.map(|related| index::route(&database, &connection, &index, at, related));
+            let related = related.collect::<Result<Vec<_>, _>>()?;
             reads::are_declared(&database, &mut connection, &definition)?;
-            indexes.push(index);
+            routes.push(index, related);
         }
-        if indexes.is_empty() {
+        if routes.is_empty() {
             return Err(database.definition("no index was defined"));
         }
-        Ok(Self {
-            connections: Arc::new(Connections::new(database)),
-            indexes: indexes.into(),
-            routes: Arc::new(routes),
-        })
+        Ok(Self { connections: Arc::new(Connections::new(database)), routes: Arc::new(routes) })
     }
 
     /// Every table whose changes touch a document: what to give to [`SqliteCapture::new`](super::SqliteCapture::new).
     pub fn tables(&self) -> impl Iterator<Item = TableName> {
-        self.routes.keys().cloned().collect::<Vec<_>>().into_iter()
+        self.routes.tables()
     }
 }
 
@@ -92,42 +78,14 @@ impl DocumentBuilder for SqliteDocuments {
     /// The images suffice but for the routes that are queries; those of a whole group are run in one step, each distinct
     /// one once.
     async fn resolve_many(&self, changes: &[Change]) -> Result<Resolved, Fault> {
-        let mut touched: Vec<BTreeSet<DocumentId>> = Vec::with_capacity(changes.len());
-        let mut lookups: BTreeMap<Lookup, Vec<usize>> = BTreeMap::new();
-        for (at, change) in changes.iter().enumerate() {
-            let mut ids = BTreeSet::new();
-            for (place, route) in self.routes.get(&change.table).into_iter().flatten().enumerate() {
-                let index = &self.indexes[route.index];
-                if change.table == index.root && route.sql.is_none() && route.columns == index.key {
-                    ids.extend(index.document(change.key.values().iter().cloned()));
-                    ids.extend(
-                        change.images().filter_map(|image| index.document(values(image, &route.columns)?)),
-                    );
-                    continue;
-                }
-                for image in images(&self.connections.database, change)? {
-                    let values = values(image, &route.columns).ok_or_else(|| {
-                        let what = format!("{change:?} does not tell the columns {:?}", route.columns);
-                        self.connections.database.unexpected(what)
-                    })?;
-                    match route.sql {
-                        None => ids.extend(index.document(values)),
-                        Some(_) => {
-                            lookups.entry((change.table.clone(), place, values)).or_default().push(at);
-                        }
-                    }
-                }
-            }
-            touched.push(ids);
-        }
+        let mut touched = self.routes.follow(changes).map_err(|what| self.unexpected(what))?;
+        let lookups = std::mem::take(&mut touched.lookups);
         if !lookups.is_empty() {
-            for (at, ids) in self.look_up(lookups).await? {
-                touched[at].extend(ids);
+            for (id, changes) in self.look_up(lookups).await? {
+                touched.add(&changes, &id);
             }
         }
-        let mut resolved = Resolved::with_capacity(changes.len());
-        touched.into_iter().for_each(|ids| resolved.push(ids));
-        Ok(resolved)
+        Ok(touched.resolved())
     }
 
     async fn build(&self, id: &DocumentId) -> Result<Document<String>, Fault> {
@@ -142,18 +100,10 @@ impl DocumentBuilder for SqliteDocuments {
         ids: &[DocumentId],
         _visibility: Option<Visibility>,
     ) -> Result<Vec<Built<String>>, Fault> {
-        let mut by_index: BTreeMap<usize, Vec<DocumentId>> = BTreeMap::new();
-        for id in ids {
-            let Some(at) = self.indexes.iter().position(|index| index.name == id.index) else {
-                let what = format!("no index `{}` is defined, but its document {id} was asked for", id.index);
-                return Err(self.connections.database.definition(what).into());
-            };
-            by_index.entry(at).or_default().push(id.clone());
-        }
-        let indexes = Arc::clone(&self.indexes);
+        let (routes, ids) = (Arc::clone(&self.routes), ids.to_vec());
         self.connections
             .run(move |database, connection| {
-                let wanted = by_index.into_iter().map(|(at, ids)| (&indexes[at], ids));
+                let wanted = routes.by_index(&ids).map_err(|what| database.definition(what))?;
                 build::documents(database, connection, wanted)
             })
             .await
@@ -164,51 +114,35 @@ impl DocumentBuilder for SqliteDocuments {
     }
 
     async fn index_mappings(&self) -> Result<Vec<IndexMapping>, Fault> {
-        Ok(self.indexes.iter().map(|index| index.mapping.clone()).collect())
+        Ok(self.routes.mappings())
     }
 
     fn backfill_scopes(&self) -> Vec<IndexScope> {
-        let related = |at: usize| {
-            let routes =
-                self.routes.iter().filter(move |(_, routes)| routes.iter().any(|route| route.index == at));
-            routes.map(|(table, _)| table.clone())
-        };
-        let scope = |(at, index): (usize, &Index)| {
-            IndexScope::new(index.name.clone(), SnapshotTable::new(index.root.clone()))
-                .with_related(related(at))
-                .with_definition(&index.fingerprint)
-        };
-        self.indexes.iter().enumerate().map(scope).collect()
+        self.routes.scopes()
     }
 
     fn needs(&self) -> Vec<TableNeeds> {
-        self.routes
-            .iter()
-            .map(|(table, routes)| {
-                let before: BTreeSet<&ColumnName> = routes.iter().flat_map(|route| &route.columns).collect();
-                TableNeeds { table: table.clone(), before: before.into_iter().cloned().collect() }
-            })
-            .collect()
+        self.routes.needs()
     }
 }
 
 impl SqliteDocuments {
-    /// Runs these queries, and tells for each change which documents they lead to.
-    async fn look_up(
-        &self,
-        lookups: BTreeMap<Lookup, Vec<usize>>,
-    ) -> Result<Vec<(usize, Vec<DocumentId>)>, Fault> {
-        let (indexes, routes) = (Arc::clone(&self.indexes), Arc::clone(&self.routes));
+    fn unexpected(&self, what: String) -> SqliteError {
+        self.connections.database.unexpected(what)
+    }
+
+    /// Runs these queries, each distinct one once, and tells which documents they lead to for which changes.
+    async fn look_up(&self, lookups: Lookups) -> Result<Vec<(DocumentId, Vec<usize>)>, Fault> {
+        let routes = Arc::clone(&self.routes);
         self.connections
             .run(move |database, connection| {
                 let mut found = Vec::new();
-                for ((table, place, values), changes) in lookups {
-                    let Some(route) = routes.get(&table).and_then(|routes| routes.get(place)) else {
-                        continue;
-                    };
-                    let index = &indexes[route.index];
-                    let ids = query(database, connection, index, &table, route, &values)?;
-                    found.extend(changes.into_iter().map(|at| (at, ids.clone())));
+                for ((table, place), rows) in lookups {
+                    let Some((index, route)) = routes.route(&table, place) else { continue };
+                    for (values, changes) in rows {
+                        let ids = query(database, connection, index, &table, route, &values)?;
+                        found.extend(ids.into_iter().map(|id| (id, changes.clone())));
+                    }
                 }
                 Ok(found)
             })
@@ -227,10 +161,10 @@ fn query(
     let failed = || {
         database.failed(format!(
             "finding the documents of index `{}` that a row of `{table}` touches",
-            index.name
+            index.described().name
         ))
     };
-    let sql = route.sql.as_deref().unwrap_or_default();
+    let sql = route.query.as_deref().unwrap_or_default();
     let mut statement = connection.prepare_cached(sql).map_err(failed())?;
     // A query may leave the last parameters unused.
     let given = statement.parameter_count();
@@ -238,11 +172,11 @@ fn query(
         statement.query(params_from_iter(values.iter().take(given).map(Bound))).map_err(failed())?;
     let mut ids = Vec::new();
     while let Some(row) = rows.next().map_err(failed())? {
-        let mut key = Vec::with_capacity(index.key.len());
-        for at in 0..index.key.len() {
+        let mut key = Vec::with_capacity(index.described().key.len());
+        for at in 0..index.described().key.len() {
             let part = key_value(row.get_ref(at).map_err(failed())?);
             key.push(part.ok_or_else(|| {
-                let index = &index.name;
+                let index = &index.described().name;
                 database.unexpected(format!(
                     "the query of index `{index}` for `{table}` yields a key that is not valid UTF-8; give \
                      the row that holds it another one, or keep it out by a condition"
@@ -252,20 +186,4 @@ fn query(
         ids.extend(index.document(key));
     }
     Ok(ids)
-}
-
-/// The values of these columns; `None` where one is unknown.
-fn values(image: &Row, columns: &[ColumnName]) -> Option<Vec<Value>> {
-    columns.iter().map(|column| image.value(column.as_str()).cloned()).collect()
-}
-
-/// The images of a change to a related table, of which there must be one: nothing else leads to the root.
-fn images<'a>(database: &Database, change: &'a Change) -> Result<impl Iterator<Item = &'a Row>, SqliteError> {
-    match change.images().next() {
-        Some(_) => Ok(change.images()),
-        None => {
-            Err(database
-                .unexpected(format!("{change:?} carries no row image; capture it with `SqliteCapture`")))
-        }
-    }
 }
