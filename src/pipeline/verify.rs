@@ -73,11 +73,19 @@ impl Verification {
 
     /// As the canonical view tells it.
     pub(super) fn view<T: core::fmt::Debug>(&self, relative: impl Fn(Instant) -> T) -> String {
-        let step = match &self.step {
-            Step::Until(at) => alloc::format!("until {:?}", relative(*at)),
-            step => alloc::format!("{step:?}"),
+        let (step, after, until) = match &self.step {
+            Step::Waiting => ("waiting", None, None),
+            Step::Rows => ("rows", None, None),
+            Step::Held(after) => ("held", after.as_ref(), None),
+            Step::Comparing => ("comparing", None, None),
+            Step::Until(at) => ("until", None, Some(relative(*at))),
         };
-        alloc::format!("{step} compared {} different {:?} {}", self.compared, self.different, self.beyond)
+        alloc::format!(
+            "{step} {after:?} {until:?} compared {} different {:?} {}",
+            self.compared,
+            self.different,
+            self.beyond
+        )
     }
 }
 
