@@ -121,7 +121,11 @@ impl Chaos {
                 world.with(|state| state.reindex.push(index));
                 world.asked.notify_one();
             }
-            Act::Reindex { .. } => {}
+            Act::Verify { index } if index < world.names.len() => {
+                world.with(|state| state.verify.push(index));
+                world.asked.notify_one();
+            }
+            Act::Reindex { .. } | Act::Verify { .. } => {}
             Act::Drain { within_ms } => self.drain(within_ms),
             Act::Fail { .. } | Act::Lose | Act::Hold { .. } | Act::Throttle { .. } | Act::LeaveOut => {}
         }

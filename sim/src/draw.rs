@@ -373,7 +373,7 @@ fn engine(random: &mut Random) -> Engine {
 }
 
 /// The places at which requests are served, with how often a run comes to them, about.
-const REQUESTS: [(Point, u32); 18] = [
+const REQUESTS: [(Point, u32); 20] = [
     (Point::Begin, 3),
     (Point::Ensure, 8),
     (Point::Load, 3),
@@ -382,6 +382,8 @@ const REQUESTS: [(Point, u32); 18] = [
     (Point::Resolve, 30),
     (Point::Build, 60),
     (Point::Flush, 80),
+    (Point::Compare, 8),
+    (Point::List, 5),
     (Point::CaughtUp, 5),
     (Point::Record, 4),
     (Point::Release, 3),

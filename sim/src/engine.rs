@@ -11,7 +11,7 @@ use syncline::{
     Alarms, BatchPolicy, Engine, EngineError, FailurePolicies, FailurePolicy, FaultKind, Limits, Report,
     RetryPolicy, Running,
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
 use crate::marks::Mark;
@@ -62,6 +62,9 @@ async fn live(world: &Arc<World>, client: Arc<Client>) -> Result<Report, EngineE
                 for index in world.with(|state| std::mem::take(&mut state.reindex)) {
                     reindex(world, &running, index).await;
                 }
+                for index in world.with(|state| std::mem::take(&mut state.verify)) {
+                    verify(world, &running, index).await;
+                }
                 if let Some(within) = world.with(|state| state.drain_within_ms) {
                     world.say(Lane::Engine, format_args!("drain within {within} ms"));
                     running.request_drain(Duration::from_millis(within));
@@ -83,6 +86,14 @@ async fn reindex(world: &World, running: &Running, index: usize) {
     if running.reindex(name).await.is_ok() {
         world.say(Lane::Seed, format_args!("{name} is to be seeded anew"));
         world.mark(Mark::Reindexed);
+    }
+}
+
+/// Has an index compared. Whoever asks does not wait for the end: it is told to the observer.
+async fn verify(world: &World, running: &Running, index: usize) {
+    let name = &world.names[index];
+    if timeout(Duration::from_millis(1), running.verify(name)).await.is_err() {
+        world.say(Lane::Seed, format_args!("{name} is being compared"));
     }
 }
 

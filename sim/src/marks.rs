@@ -96,6 +96,12 @@ marks! {
     Parked => "an index that stopped alone",
     /// An index was seeded anew because someone asked for it.
     Reindexed => "an index seeded anew on request",
+    /// An index was compared with its source to the end.
+    Verified => "an index compared with its source",
+    /// A comparison found documents that were held as they should be.
+    HeldRight => "a document held as it should be",
+    /// A comparison found one that was not.
+    HeldWrong => "a document held otherwise",
     /// A table was truncated of which rows were a part of documents.
     Truncated => "a table truncated",
     /// The same while a table was being scanned.

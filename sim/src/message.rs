@@ -46,6 +46,8 @@ pub(crate) enum Call {
     Begin { least: u64 },
     Ensure { index: usize },
     Flush { writes: Vec<Written> },
+    Compare { writes: Vec<Written> },
+    List { index: usize, generation: u64, after: Option<String>, limit: usize },
     CaughtUp,
     SeedState { index: usize, generation: u64, seed: Seed },
     Clear { index: usize, epoch: u64 },
@@ -70,6 +72,8 @@ impl Call {
             Self::Begin { .. } => Point::Begin,
             Self::Ensure { .. } => Point::Ensure,
             Self::Flush { .. } => Point::Flush,
+            Self::Compare { .. } => Point::Compare,
+            Self::List { .. } => Point::List,
             Self::CaughtUp => Point::CaughtUp,
             Self::SeedState { .. } => Point::SeedState,
             Self::Clear { .. } => Point::Clear,
@@ -86,15 +90,27 @@ impl Call {
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Done,
-    Opened { incarnation: u64, session: u64 },
+    Opened {
+        incarnation: u64,
+        session: u64,
+    },
     Items(Vec<Captured>),
-    Rows { keys: Vec<Vec<i64>>, end: bool },
+    Rows {
+        keys: Vec<Vec<i64>>,
+        end: bool,
+    },
     Found(Vec<Vec<Doc>>),
     Built(Vec<(Doc, Option<Body>)>),
     Lag(u64),
     Epoch(u64),
     Generation(u64),
-    Flushed { rejected: Vec<Doc>, throttled: Vec<Doc>, missing: Vec<Doc> },
+    Flushed {
+        rejected: Vec<Doc>,
+        throttled: Vec<Doc>,
+        missing: Vec<Doc>,
+    },
+    /// Documents that differ, or that are held.
+    Documents(Vec<Doc>),
     Seeded(SeedState),
     Loaded(Vec<Doc>),
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use syncline::error::Stage;
 use syncline::{
     BatchStats, DocumentId, EngineError, Fault, FaultKind, IndexName, Lane as Flow, Observer,
-    RejectedDocument,
+    RejectedDocument, Verified,
 };
 
 use crate::marks::Mark;
@@ -61,6 +61,17 @@ impl Observer for Ear {
 
     fn on_document_released(&self, id: &DocumentId) {
         self.world.say(Lane::Flush, format_args!("released {id}"));
+    }
+
+    fn on_index_verified(&self, verified: &Verified) {
+        self.world.mark(Mark::Verified);
+        self.world.say(
+            Lane::Seed,
+            format_args!(
+                "{} compared: {} of {} differ",
+                verified.index, verified.different, verified.compared
+            ),
+        );
     }
 
     fn on_index_parked(&self, document: &RejectedDocument) {

@@ -321,6 +321,21 @@ fn check_flush(world: &World, writes: &Writes<Body>) {
     }
 }
 
+impl Index {
+    /// What is to be written, as it is sent.
+    fn written(&self, writes: &Writes<Body>) -> Vec<Written> {
+        let written = writes.iter().map(|write| {
+            let doc = doc_of(&write.document.id, &self.0.world.names);
+            let body = match &write.document.content {
+                syncline::Content::Upsert(body) => Some(body.clone()),
+                syncline::Content::Delete => None,
+            };
+            Written { generation: self.0.generation(doc.index), doc, version: version(write.version), body }
+        });
+        written.collect()
+    }
+}
+
 impl Sink for Index {
     type Body = Body;
 
@@ -357,15 +372,7 @@ impl Sink for Index {
     async fn flush(&self, writes: &Writes<Body>, _caught_up: bool) -> Result<FlushReport, Fault> {
         let world = &self.0.world;
         check_flush(world, writes);
-        let written = writes.iter().map(|write| {
-            let doc = doc_of(&write.document.id, &world.names);
-            let body = match &write.document.content {
-                syncline::Content::Upsert(body) => Some(body.clone()),
-                syncline::Content::Delete => None,
-            };
-            Written { generation: self.0.generation(doc.index), doc, version: version(write.version), body }
-        });
-        let written: Vec<Written> = written.collect();
+        let written = self.written(writes);
         let docs: Vec<Doc> = written.iter().map(|written| written.doc.clone()).collect();
         let answer = self.0.ask(Node::Index, Call::Flush { writes: written }).await;
         if let [doc] = docs.as_slice()
@@ -390,6 +397,35 @@ impl Sink for Index {
             rejected: rejected.iter().filter_map(id).map(|id| RejectedDocument::new(id, "poison")).collect(),
             throttled: throttled.iter().filter_map(id).cloned().collect(),
         })
+    }
+
+    fn can_verify(&self) -> bool {
+        true
+    }
+
+    async fn compare(&self, writes: &Writes<Body>) -> Result<Vec<DocumentId>, Fault> {
+        let world = &self.0.world;
+        check_flush(world, writes);
+        let written = self.written(writes);
+        let answer = self.0.ask(Node::Index, Call::Compare { writes: written.clone() }).await?;
+        let Answer::Documents(differing) = answer else { return Err(unexpected()) };
+        let equal = written.iter().map(|written| &written.doc).filter(|doc| !differing.contains(doc));
+        world.with(|state| state.gauges.on_settled(equal));
+        let ids = writes.iter().map(|write| &write.document.id);
+        Ok(ids.filter(|id| differing.contains(&doc_of(id, &world.names))).cloned().collect())
+    }
+
+    async fn list(
+        &self,
+        index: &IndexName,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentId>, Fault> {
+        let number = self.number(index)?;
+        let generation = self.0.generation(number);
+        let call = Call::List { index: number, generation, after: after.map(DocumentId::sink_id), limit };
+        let Answer::Documents(held) = self.0.ask(Node::Index, call).await? else { return Err(unexpected()) };
+        Ok(held.iter().map(|doc| DocumentId::new(index.clone(), to_key(&doc.key))).collect())
     }
 
     async fn caught_up(&self) -> Result<(), Fault> {

@@ -158,9 +158,14 @@ fn lane(point: Point) -> Lane {
         Point::Open | Point::Stream => Lane::Capture,
         Point::Resolve => Lane::Resolve,
         Point::Build => Lane::Build,
-        Point::Flush | Point::Sync | Point::Load | Point::Refuse | Point::Record | Point::Release => {
-            Lane::Flush
-        }
+        Point::Flush
+        | Point::Sync
+        | Point::Load
+        | Point::Refuse
+        | Point::Compare
+        | Point::List
+        | Point::Record
+        | Point::Release => Lane::Flush,
         Point::Confirm => Lane::Ack,
         Point::SeedState | Point::Clear | Point::Cursor | Point::Scan | Point::Mark => Lane::Seed,
     }
@@ -190,6 +195,11 @@ fn describe(world: &World, call: &Call) -> String {
             }
             text
         }
+        Call::Compare { writes } => {
+            let docs: Vec<_> = writes.iter().map(|written| &written.doc).collect();
+            format!("compare {docs:?}")
+        }
+        Call::List { index, .. } => format!("list {}", name(index)),
         Call::CaughtUp => "caught up".to_owned(),
         Call::SeedState { index, .. } => format!("how far is {}", name(index)),
         Call::Clear { index, .. } => format!("clear {}", name(index)),

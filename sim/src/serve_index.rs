@@ -1,5 +1,7 @@
 //! What the index does with a request. What it answers is durable.
 
+use std::collections::BTreeMap;
+
 use syncline::{Seed, SeedState};
 
 use crate::index::Op;
@@ -8,7 +10,7 @@ use crate::message::{Answer, Call, Failed, Reply, Request, Written};
 use crate::plan::{Moment, Point, Poison};
 use crate::random::mix;
 use crate::serve::{done, pause};
-use crate::tables::{Doc, to_key};
+use crate::tables::{Body, Doc, to_key};
 use crate::world::{State, World};
 
 pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle: u32) -> Reply {
@@ -43,6 +45,10 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle
         }
         Call::Ensure { index } => return ensure(world, *index, nth).await,
         Call::Flush { writes } => return flush(world, request, writes, nth, throttle).await,
+        Call::Compare { writes } => return compare(world, writes),
+        Call::List { index, generation, after, limit } => {
+            return list(world, *index, *generation, after.as_ref(), *limit);
+        }
         Call::CaughtUp => return done(),
         Call::SeedState { index, generation, seed } => return seed_state(world, *index, *generation, seed),
         Call::Clear { index, epoch } => {
@@ -162,6 +168,33 @@ fn seed_state(world: &World, index: usize, generation: u64, seed: &Seed) -> Repl
         Ok(held.unwrap_or_default())
     });
     state.map(Answer::Seeded)
+}
+
+/// Which documents are not held like this. What is staged is not durable yet, and not held.
+fn compare(world: &World, writes: &[Written]) -> Reply {
+    let mut differing = Vec::new();
+    for written in writes {
+        known(world, written.generation)?;
+        let text = |body: &Body| (body.text.clone(), body.definition);
+        let held = world.with(|state| state.index.body(written.generation, &written.doc).map(text));
+        let is_right = held == written.body.as_ref().map(text);
+        world.mark(if is_right { Mark::HeldRight } else { Mark::HeldWrong });
+        if !is_right {
+            differing.push(written.doc.clone());
+        }
+    }
+    Ok(Answer::Documents(differing))
+}
+
+/// What an index holds, in the order of the documents' names.
+fn list(world: &World, index: usize, generation: u64, after: Option<&String>, limit: usize) -> Reply {
+    known(world, generation)?;
+    let held: BTreeMap<String, Doc> = world.with(|state| {
+        let docs = state.index.contents(index).map(|(doc, _)| doc);
+        docs.map(|doc| (syncline::document::encode_key(&to_key(&doc.key)), doc.clone())).collect()
+    });
+    let rest = held.into_iter().filter(|(name, _)| Some(name) > after);
+    Ok(Answer::Documents(rest.map(|(_, doc)| doc).take(limit).collect()))
 }
 
 async fn flush(world: &World, request: &Request, writes: &[Written], nth: u32, throttle: u32) -> Reply {

@@ -57,6 +57,8 @@ pub(crate) struct State {
     pub(crate) outstanding: usize,
     /// The indexes that someone asks to be seeded anew.
     pub(crate) reindex: Vec<usize>,
+    /// The indexes that someone asks to be compared.
+    pub(crate) verify: Vec<usize>,
     /// The deadline of a drain that was asked for.
     pub(crate) drain_within_ms: Option<u64>,
 }
@@ -109,6 +111,7 @@ impl World {
             served: 0,
             outstanding: 0,
             reindex: Vec::new(),
+            verify: Vec::new(),
             drain_within_ms: None,
         };
         for (mark, holds) in variants(&plan) {
@@ -351,6 +354,7 @@ fn is_of_request(act: &Act) -> bool {
         | Act::DeleteIndex { .. }
         | Act::Redefine { .. }
         | Act::Reindex { .. }
+        | Act::Verify { .. }
         | Act::Drain { .. } => false,
     }
 }

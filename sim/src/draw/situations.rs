@@ -19,6 +19,7 @@ pub(super) fn more(
     faults.extend(drains(random));
     faults.extend(last(random));
     faults.extend(reindexes(random, schema));
+    faults.extend(verifications(&mut Random::new(seed, "verifications"), schema));
     faults
 }
 
@@ -48,6 +49,18 @@ fn reindexes(random: &mut Random, schema: &Schema) -> Vec<Fault> {
         }
     }
     faults
+}
+
+/// Someone has an index compared with its source.
+fn verifications(random: &mut Random, schema: &Schema) -> Vec<Fault> {
+    let count = if random.permille(700) { 0 } else { random.between(1, 3) };
+    let mut verification = |_| {
+        let point = random.pick(&[Point::Commit, Point::Flush, Point::Confirm, Point::Mark, Point::Mark]);
+        let at = At { point, moment: Moment::After, nth: random.below(20) as u32 };
+        let index = random.below(schema.indexes.len() as u64) as usize;
+        Fault { at, act: Act::Verify { index } }
+    };
+    (0..count).map(&mut verification).collect()
 }
 
 /// A builder that does not answer for all that it was asked for.

@@ -334,6 +334,10 @@ pub enum Point {
     Flush,
     /// What a request changes at the index is staged, and not durable yet. [`Moment::Before`] only.
     Sync,
+    /// Documents are compared with what the index holds.
+    Compare,
+    /// The index is asked what it holds.
+    List,
     /// A document is about to be refused, by who builds it or by the index. [`Moment::Before`] only.
     Refuse,
     /// The index is told that it is caught up.
@@ -454,6 +458,11 @@ pub enum Act {
         /// Which: its place in the schema.
         index: usize,
     },
+    /// The engine is asked to compare an index with its source.
+    Verify {
+        /// Which: its place in the schema.
+        index: usize,
+    },
     /// The engine is asked to drain, and starts again once it has ended.
     Drain {
         /// Its deadline.
@@ -526,6 +535,7 @@ impl Act {
             (Self::DeleteIndex { .. }, _) => "delete index",
             (Self::Redefine { .. }, _) => "redefine index",
             (Self::Reindex { .. }, _) => "reindex",
+            (Self::Verify { .. }, _) => "verify",
             (Self::Drain { .. }, _) => "drain",
         }
     }
