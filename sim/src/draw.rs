@@ -105,7 +105,7 @@ pub fn draw(seed: u64) -> (Plan, Options) {
     source.refuses_builds = contract.permille(400);
     source.says_more = contract.permille(300);
     source.scan_lag_us =
-        if contract.permille(550) { 0 } else { contract.pick(&[20_000, 500_000, 1_500_000]) };
+        if contract.permille(450) { 0 } else { contract.pick(&[20_000, 500_000, 1_500_000]) };
     let mut faults = faults(&mut Random::new(seed, "faults"), &options, &schema);
     // Where nothing goes wrong, nothing does.
     if !faults.is_empty() {
@@ -261,7 +261,7 @@ fn transaction(random: &mut Random, schema: &Schema, options: &Options) -> Trans
 
 /// Some transactions empty tables, before whatever else they do, or do nothing else.
 fn truncations(random: &mut Random, workload: &mut Vec<Transaction>, schema: &Schema) {
-    if workload.is_empty() || random.permille(650) {
+    if workload.is_empty() || random.permille(550) {
         return;
     }
     for _ in 0..random.between(1, 3) {
@@ -276,7 +276,7 @@ fn truncations(random: &mut Random, workload: &mut Vec<Transaction>, schema: &Sc
         match random.below(4) {
             0 => workload[at].statements = vec![truncate],
             // A row that was not there before is durable by then, and is a part of what is built anew.
-            1 => {
+            1 | 2 => {
                 let index = &schema.indexes[random.below(schema.indexes.len() as u64) as usize];
                 let related = index.children.iter().chain(&index.parents).chain(&index.everywhere);
                 let Some(related) = related.last() else { continue };
