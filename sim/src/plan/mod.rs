@@ -338,7 +338,8 @@ pub enum Point {
     Compare,
     /// The index is asked what it holds.
     List,
-    /// A document is about to be refused, by who builds it or by the index. [`Moment::Before`] only.
+    /// A document is about to be rejected by the index, or cannot be built. A request that is refused as a whole does not come
+    /// here. [`Moment::Before`] only.
     Refuse,
     /// The index is told that it is caught up.
     CaughtUp,
@@ -356,7 +357,7 @@ pub enum Point {
     Cursor,
     /// A snapshot is asked for a page of rows.
     Scan,
-    /// An index is marked as seeded.
+    /// An index is marked as seeded, or as one that has stopped.
     Mark,
     /// The lag is read.
     Lag,
