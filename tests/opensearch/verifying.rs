@@ -47,6 +47,7 @@ async fn listed(sink: &OpenSearchSink, name: &str, limit: usize) -> Vec<String> 
         let Some(last) = page.last() else { return names };
         after = Some(last.clone());
         names.extend(page.iter().map(DocumentId::sink_id));
+        assert!(names.is_sorted_by(|one, next| one < next), "{names:?}");
     }
 }
 
