@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `writing`: what is written, found, rejected; mappings; requests cut, side by side, compressed | both servers |
 //! | - before a refresh nothing is found | noida: osmem shows everything at once |
+//! | `verifying`: what is compared and listed, in pages, across runs, through faults | both servers, in part behind the proxy |
 //! | `seeding`: markers, cursors, UUIDs, aliases, leftovers, other people's indexes | both servers |
 //! | - an index of the alias's name is refused | osmem: noida lets both have one name |
 //! | `late`: epochs, requests that arrive after they were given up, runs that were followed by another | both servers, behind the proxy that holds a request back |
@@ -17,7 +18,7 @@
 //! | - a record that is older than its release | osmem, for the same reason |
 //! | `faults`: throttled documents and requests, `Retry-After`, answers lost, cut and malformed, resets, silence, 413, and each of them at each other call | both servers, behind the proxy |
 //! | `engine`: from SQLite, through faults, a killed run and a removed index; a refused document quarantined and cured | both servers, behind the proxy |
-//! | `documented`: full queues, full disks, missing shards, circuit breakers, credentials, old servers, newer runs, dates | a stand-in that answers as its sources say |
+//! | `documented`: documents that a server cannot tell of, full queues, full disks, missing shards, circuit breakers, credentials, old servers, newer runs, dates | a stand-in that answers as its sources say |
 //! | `secrets`: credentials, redirects | the proxy alone |
 //!
 //! The reading of answers, and TLS with an authority of one's own, are tested beside their code.
@@ -69,6 +70,8 @@ mod seeding;
 mod servers;
 #[path = "opensearch/support.rs"]
 mod support;
+#[path = "opensearch/verifying.rs"]
+mod verifying;
 #[path = "opensearch/wire.rs"]
 mod wire;
 #[path = "opensearch/writing.rs"]

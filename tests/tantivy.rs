@@ -14,5 +14,7 @@ mod physical;
 mod seeding;
 #[path = "tantivy/support.rs"]
 mod support;
+#[path = "tantivy/verifying.rs"]
+mod verifying;
 #[path = "tantivy/writing.rs"]
 mod writing;

@@ -320,3 +320,75 @@ async fn a_change_that_not_every_node_knows_of_is_asked_for_again() {
     }
     sink.ensure_index(&books()).await.unwrap();
 }
+
+/// What a server cannot tell of a document stands at its place, in the form of
+/// <https://github.com/opensearch-project/OpenSearch/issues/4903>, and carries no status. That a shard without a copy that is
+/// at work is told so there was not found: `no_shard_available_action_exception` is what
+/// <https://github.com/elastic/elasticsearch/issues/59033> reports of the request for one document.
+#[tokio::test]
+async fn a_document_that_the_server_cannot_tell_of_is_no_difference() {
+    let world = world().await;
+    for (kind, expected) in [
+        ("no_shard_available_action_exception", FaultKind::Transient),
+        ("circuit_breaking_exception", FaultKind::Transient),
+        ("index_not_found_exception", FaultKind::Fatal),
+        ("security_exception", FaultKind::Fatal),
+    ] {
+        let error = json!({
+            "root_cause": [{ "type": kind, "reason": "because", "index_uuid": "_na_" }],
+            "type": kind, "reason": "because", "resource.type": "index_expression",
+        });
+        let doc = json!({ "_index": world.physical, "_type": null, "_id": "1", "error": error });
+        let answer = Response::new(200, json!({ "docs": [doc] }).to_string());
+        world.proxy.on("POST", "_mget", 1, Does::Answer(answer));
+        let fault = world.sink.compare(&[world.write()].into_iter().collect()).await.unwrap_err();
+        assert_eq!(fault.kind(), expected, "{fault}");
+        assert!(fault.message().contains(&format!("document `books/1`: {kind}: because")), "{fault}");
+    }
+}
+
+/// <https://docs.opensearch.org/latest/api-reference/document-apis/multi-get/> and
+/// <https://docs.opensearch.org/latest/search-plugins/searching-data/paginate/>: what is asked, and answers as they are
+/// documented, with fields that are not looked at. That a document without the field stands last is said in
+/// <https://www.elastic.co/guide/en/elasticsearch/reference/current/sort-search-results.html#_missing_values>; that it has null
+/// for a sort value was not found said.
+#[tokio::test]
+async fn stored_documents_are_read_as_they_are_documented() {
+    let world = world().await;
+    let source = json!({ "syncline_id": "1", "v": 1 });
+    let doc = json!({
+        "_index": world.physical, "_id": "1", "_version": 7, "_seq_no": 3, "_primary_term": 1, "found": true, "_source": source,
+    });
+    let answer = Response::new(200, json!({ "docs": [doc] }).to_string());
+    world.proxy.on("POST", "_mget", 1, Does::Answer(answer));
+    assert_eq!(world.sink.compare(&[world.write()].into_iter().collect()).await.unwrap(), []);
+    let asked = world.proxy.seen("_mget").pop().unwrap().text();
+    let asked: Json = serde_json::from_str(&asked).unwrap();
+    assert_eq!(asked, json!({ "docs": [{ "_index": world.physical, "_id": "1", "_source": true }] }));
+    let hit = |name: Json| json!({ "_index": world.physical, "_id": "x", "_score": null, "sort": [name] });
+    let hits = json!([hit("2".into()), hit("~q".into()), hit(Json::Null)]);
+    let page = |hits: Json| {
+        let hits = json!({ "max_score": null, "hits": hits });
+        Does::Answer(Response::new(200, json!({ "took": 2, "timed_out": false, "hits": hits }).to_string()))
+    };
+    world.proxy.on("POST", "_search", 1, page(hits));
+    let listed = world.sink.list(&index("books"), Some(&id("books", 1)), 3).await;
+    assert_eq!(listed.unwrap(), [id("books", 2)]);
+    let asked: Json = serde_json::from_str(&world.proxy.seen("_search").pop().unwrap().text()).unwrap();
+    assert_eq!(
+        asked,
+        json!({
+            "size": 3, "query": { "match_all": {} }, "sort": [{ "syncline_id": "asc" }], "_source": false,
+            "track_total_hits": false, "search_after": ["1"],
+        })
+    );
+    // A page of nothing but names that no engine gives is not the end.
+    world.proxy.on("POST", "_search", 1, page(json!([hit("~q".into())])));
+    world.proxy.on("POST", "_search", 1, page(json!([hit("~~".into())])));
+    world.proxy.on("POST", "_search", 1, page(json!([hit("😀".into())])));
+    assert_eq!(world.sink.list(&index("books"), None, 1).await.unwrap(), [id("books", "😀")]);
+    world.proxy.on("POST", "_search", 1, page(json!([hit("1".into())])));
+    let fault = world.sink.list(&index("books"), Some(&id("books", 1)), 3).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Transient);
+    assert!(fault.message().contains("the answer to a search is malformed"), "{fault}");
+}

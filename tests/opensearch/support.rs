@@ -87,7 +87,12 @@ pub(crate) async fn found(server: SocketAddr, alias: &str) -> Vec<(String, Json)
         .as_array()
         .unwrap()
         .iter()
-        .map(|hit| (hit["_id"].as_str().unwrap().to_owned(), hit["_source"].clone()))
+        .map(|hit| {
+            let (id, mut body) = (hit["_id"].as_str().unwrap().to_owned(), hit["_source"].clone());
+            let name = body.as_object_mut().and_then(|fields| fields.remove("syncline_id"));
+            assert_eq!(name, Some(id.as_str().into()), "{hit}");
+            (id, body)
+        })
         .collect();
     hits.sort_by(|a, b| a.0.cmp(&b.0));
     hits

@@ -52,7 +52,8 @@ impl Sending {
     ) -> Result<FlushReport, Fault> {
         let mut report = FlushReport::clean();
         let all = lines(targets, &mut report)?;
-        let requests = cut(&all.lines, self.max_bytes, self.max_documents);
+        let sizes = all.lines.iter().map(|line| line.text.len());
+        let requests = cut(sizes, self.max_bytes, self.max_documents);
         let requests = requests.into_iter().map(|range| request(http, &all, range));
         let answers: Vec<_> =
             futures::stream::iter(requests).buffer_unordered(self.requests.max(1)).collect().await;
@@ -82,7 +83,7 @@ impl Sending {
 
 /// What ends the run goes before what is retried, and that before what is halved: a document is not to blame for an
 /// outage. Of what is retried, the longest delay that was asked for is kept.
-fn weight(fault: &Fault) -> (u8, std::time::Duration) {
+pub(super) fn weight(fault: &Fault) -> (u8, std::time::Duration) {
     let kind = match fault.kind() {
         FaultKind::Content => 0,
         FaultKind::Transient => 1,
@@ -106,7 +107,7 @@ fn lines<'a>(
                 Content::Upsert(body) => Some(body.as_str()),
                 Content::Delete => None,
             };
-            match Line::new(&target.alias, id.sink_id(), version, "external", body) {
+            match Line::document(&target.alias, id.sink_id(), version, body) {
                 Ok(line) => {
                     all.lines.push(line);
                     all.of.push((target, write));

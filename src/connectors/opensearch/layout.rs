@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
+use super::wire::NAME;
 use crate::document::Epoch;
 use crate::error::Fault;
 use crate::name::IndexName;
@@ -57,6 +58,8 @@ impl Layout {
                 "is empty"
             } else if name.chars().any(char::is_control) {
                 "holds a control character"
+            } else if name.split('.').next() == Some(NAME) {
+                "is one of the sink's own"
             } else if kinds.insert(name, field.kind).is_some() {
                 "stands there twice"
             } else if name.split('.').any(str::is_empty) {
@@ -77,13 +80,15 @@ impl Layout {
         if let Some(settings) = settings.as_object_mut() {
             settings.extend(defaults.settings.clone());
         }
-        let properties: Map<String, Json> =
-            kinds.iter().map(|(name, kind)| ((*name).to_owned(), property(*kind))).collect();
-        let mut mappings =
-            json!({ "_meta": { "syncline": { "owner": defaults.owner, "index": mapping.index.as_str() } } });
+        let fields = kinds.iter().map(|(name, kind)| ((*name).to_owned(), property(*kind)));
+        let own = [(NAME.to_owned(), json!({ "type": "keyword" }))];
+        let properties: Map<String, Json> = fields.chain(own).collect();
+        let mut mappings = json!({
+            "_meta": { "syncline": { "owner": defaults.owner, "index": mapping.index.as_str() } },
+            "properties": properties,
+        });
         if !kinds.is_empty() {
             mappings["dynamic"] = if defaults.keeps_unmapped { json!("false") } else { json!("strict") };
-            mappings["properties"] = Json::Object(properties);
         }
         let hash = hash(&canonical(&json!([FORMAT, settings, mappings])));
         Ok(Self { alias, hash, settings, mappings })
@@ -240,7 +245,7 @@ mod tests {
         let one = layout("books", &fields).unwrap();
         assert_eq!(one, layout("books", &[fields[1], fields[0]]).unwrap());
         // Written down, so that a change that would have every index seeded again is noticed.
-        assert_eq!(one.hash, "bda916a8cd4f");
+        assert_eq!(one.hash, "f0e59c63c4c0");
         assert_ne!(one.hash, layout("books", &[("title", FieldKind::Keyword), fields[1]]).unwrap().hash);
         let mut other = defaults();
         other.settings.insert("number_of_replicas".into(), 0.into());
@@ -256,6 +261,9 @@ mod tests {
         assert_eq!(creation["settings"]["index"]["gc_deletes"], "3600s");
         let dynamic = layout("books", &[]).unwrap().creation("w");
         assert_eq!(dynamic["mappings"].get("dynamic"), None);
+        for creation in [creation, dynamic] {
+            assert_eq!(creation["mappings"]["properties"]["syncline_id"], json!({ "type": "keyword" }));
+        }
     }
 
     #[test]
@@ -281,6 +289,7 @@ mod tests {
         );
         assert!(message(&[("a..b", FieldKind::Text)]).contains("has an empty part"));
         assert!(message(&[("", FieldKind::Text)]).contains("is empty"));
+        assert!(message(&[("syncline_id", FieldKind::Keyword)]).contains("is one of the sink's own"));
     }
 
     #[test]

@@ -30,6 +30,9 @@
 //! | text, keyword, integer, float, bool | `text`, `keyword`, `long`, `double`, `boolean` |
 //! | object | `object`, whose inner fields the server maps as they come |
 //!
+//! Each document gets one field more, `syncline_id`: a keyword that holds its id, by which documents can be listed in order. A
+//! body or a mapping with a field of that name of its own is refused.
+//!
 //! Where the mapping or the settings differ from those that the index was created with, or it was removed or put back by
 //! hand, it is replaced by an empty one, which the engine seeds; searches find nothing, or a part, until then. An index or
 //! an alias of that name that the sink has not created is never touched: the run ends, and says what is in the way.
@@ -72,12 +75,21 @@
 //! before reaches nothing. A late step of an interrupted clear is refused, or leaves an index that nobody names and the
 //! next start removes.
 //!
+//! # What is verified
+//!
+//! The sink can tell what it holds, for [`Running::verify`](crate::Running::verify). Documents are compared with what `_mget`
+//! finds, which needs no refresh: as JSON values, the numbers by their exact decimal value. Documents are listed by searches
+//! sorted by `syncline_id`, after a refresh of the index; nothing is kept at the server between them. A document that
+//! somebody else has put there without that field is not listed; where it stands in the place of one that has a row, it
+//! differs, and is written anew. Settings that have the server make up the sources of documents, instead of storing them,
+//! have documents differ that do not.
+//!
 //! # What the server must grant
 //!
 //! Within `<prefix>-*`, and within `<name>` and `<name>-*` for each index, the permissions to create and delete indexes, to
-//! manage and read aliases, to read mappings and settings, to read, write and bulk-write documents, and to refresh. In
-//! OpenSearch's terms that is the action group `indices_all` on these patterns, and `indices:data/write/bulk` on the
-//! cluster; in Elasticsearch's, the index privilege `all`, or `manage`, `read` and `write`. Nothing of the cluster's settings is
+//! manage and read aliases, to read mappings and settings, to read, search, write and bulk-write documents, and to refresh. In
+//! OpenSearch's terms that is the action group `indices_all` on these patterns, and `indices:data/write/bulk` and
+//! `indices:data/read/mget` on the cluster; in Elasticsearch's, the index privilege `all`, or `manage`, `read` and `write`. Nothing of the cluster's settings is
 //! read or changed. Its `http.max_content_length` must take a bulk request, and
 //! `action.destructive_requires_name` may be set.
 //!
@@ -100,6 +112,7 @@ mod quarantine;
 mod sink;
 mod state;
 mod tls;
+mod verify;
 pub mod wire;
 
 use std::sync::{Arc, Mutex};

@@ -9,8 +9,9 @@ use super::OpenSearchSink;
 use super::http::{Body, Http, segment};
 use super::layout::{Defaults, Layout, write_alias};
 use super::state::{Entry, State, Store, superseded};
-use super::{flush, physical};
-use crate::document::{Epoch, Write, Writes};
+use super::{flush, physical, verify};
+use crate::connectors::by_index;
+use crate::document::{DocumentId, Epoch, Writes};
 use crate::error::Fault;
 use crate::name::IndexName;
 use crate::ports::{FlushReport, Guarantees, IndexMapping, Seed, SeedState, Sink};
@@ -151,15 +152,11 @@ impl Shared {
     }
 
     async fn flush(&self, run: &Run, writes: &Writes<String>) -> Result<FlushReport, Fault> {
-        let mut parts: BTreeMap<&IndexName, Vec<&Write<String>>> = BTreeMap::new();
-        for write in writes.iter() {
-            if write.version.epoch < run.epoch {
-                return Err(superseded(write.version.epoch, run.epoch));
-            }
-            parts.entry(&write.document.id.index).or_default().push(write);
+        if let Some(old) = writes.iter().find(|write| write.version.epoch < run.epoch) {
+            return Err(superseded(old.version.epoch, run.epoch));
         }
-        let mut targets = Vec::with_capacity(parts.len());
-        for (index, part) in parts {
+        let mut targets = Vec::new();
+        for (index, part) in by_index(writes) {
             targets.push((self.index(run, index).await?.target, part));
         }
         let indexes: BTreeSet<IndexName> =
@@ -170,6 +167,22 @@ impl Shared {
         let report = self.sending.send(&self.http, &targets, run.epoch).await;
         locked(&run.written).extend(indexes);
         report
+    }
+
+    /// The physical index that holds the documents of an index, where there is one.
+    async fn holding(&self, run: &Run, index: &IndexName) -> Result<Option<String>, Fault> {
+        match run.known(index) {
+            Some(known) => Ok(Some(known.target.physical)),
+            None => Ok(self.standing(run, index).await?.map(|entry| entry.physical)),
+        }
+    }
+
+    async fn compare(&self, run: &Run, writes: &Writes<String>) -> Result<Vec<DocumentId>, Fault> {
+        let mut parts = Vec::new();
+        for (index, part) in by_index(writes) {
+            parts.push((self.holding(run, index).await?, part));
+        }
+        self.sending.compare(&self.http, &parts).await
     }
 
     /// Makes everything that was written visible to searches.
@@ -282,5 +295,28 @@ impl Sink for OpenSearchSink {
     async fn park(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
         let run = self.shared.run()?;
         self.shared.mark(&run, index, seed, SeedState::Parked).await
+    }
+
+    fn can_verify(&self) -> bool {
+        true
+    }
+
+    async fn compare(&self, writes: &Writes<String>) -> Result<Vec<DocumentId>, Fault> {
+        self.shared.compare(&*self.shared.run()?, writes).await
+    }
+
+    async fn list(
+        &self,
+        index: &IndexName,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentId>, Fault> {
+        let run = self.shared.run()?;
+        match self.shared.holding(&run, index).await? {
+            Some(physical) if limit > 0 => {
+                verify::list(&self.shared.http, index, &physical, after, limit).await
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 }

@@ -43,6 +43,12 @@
 //! fatal fault. Of the writes of a run, one that is older than the stored document is passed over; so is one that is
 //! older than a deletion, for the last 65,536 deletions of an index.
 //!
+//! # What is verified
+//!
+//! The sink can tell what it holds, for [`Running::verify`](crate::Running::verify): as of the last commit, bodies compared as
+//! JSON values, the numbers by their exact decimal value, and documents listed from the dictionary of their ids. Meanwhile
+//! no other call is done.
+//!
 //! # What ends a run
 //!
 //! A full disk, exhausted file handles and interrupted calls are transient: the flush is rolled back, and retried. An index

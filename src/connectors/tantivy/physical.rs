@@ -246,11 +246,14 @@ impl Physical {
         Ok(reader.map_err(|error| self.fault("reading", error))?.searcher())
     }
 
+    /// Errors: fatal, where it does not stand where it was opened any more.
+    pub(super) fn check_standing(&self) -> Result<(), Fault> {
+        if self.stands()? { Ok(()) } else { Err(self.gone()) }
+    }
+
     /// Makes sure that the index is there and that its writer holds nothing.
     fn ready(&mut self) -> Result<(), Fault> {
-        if !self.stands()? {
-            return Err(self.gone());
-        }
+        self.check_standing()?;
         if !self.clean {
             self.roll_back()?;
         }

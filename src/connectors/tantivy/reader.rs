@@ -9,7 +9,8 @@ use ::tantivy::collector::TopDocs;
 use ::tantivy::query::{Query, QueryParser, TermQuery};
 use ::tantivy::schema::IndexRecordOption;
 use ::tantivy::{
-    DocAddress, Index, IndexReader, Opstamp, ReloadPolicy, Searcher, TantivyDocument, TantivyError, Term,
+    DocAddress, DocSet as _, Index, IndexReader, Opstamp, ReloadPolicy, Searcher, TERMINATED,
+    TantivyDocument, TantivyError, Term,
 };
 
 use super::fault;
@@ -17,7 +18,8 @@ use super::layout::{self, Layout};
 use super::meta;
 use super::payload::Payload;
 use super::root::{Durable, holds_index, place};
-use crate::document::{Version, decode_key, encode_key};
+use crate::connectors::equal;
+use crate::document::{Content, DocumentId, Version, Write, decode_key, encode_key};
 use crate::error::Fault;
 use crate::name::IndexName;
 use crate::row::Key;
@@ -114,11 +116,50 @@ impl TantivyReader {
     pub fn get(&self, index: &IndexName, key: &Key) -> Result<Option<String>, Fault> {
         let (view, searcher) = self.view(index)?;
         let failed = |error| self.fault("reading", index, error);
-        let term = Term::from_field_text(view.layout.id, &encode_key(key));
-        let query = TermQuery::new(term, IndexRecordOption::Basic);
-        let found = searcher.search(&query, &TopDocs::with_limit(1).order_by_score()).map_err(failed)?;
-        let body = found.first().map(|(_, address)| view.fetch(&searcher, *address));
+        let found = view.find(&searcher, &encode_key(key)).map_err(failed)?;
+        let body = found.map(|address| view.fetch(&searcher, address));
         Ok(body.transpose().map_err(failed)?.map(|(_, source)| source))
+    }
+
+    /// Which of these documents of an index it does not hold as they are.
+    pub(super) fn compare(
+        &self,
+        index: &IndexName,
+        writes: &[&Write<String>],
+    ) -> Result<Vec<DocumentId>, Fault> {
+        let (view, searcher) = self.view(index)?;
+        let failed = |error| self.fault("comparing the documents of", index, error);
+        let mut different = Vec::new();
+        for write in writes {
+            let id = &write.document.id;
+            let found = view.find(&searcher, &id.sink_id()).map_err(failed)?;
+            let is_same = match (&write.document.content, found) {
+                (Content::Delete, found) => found.is_none(),
+                (Content::Upsert(_), None) => false,
+                (Content::Upsert(body), Some(address)) => {
+                    let (_, source) = view.fetch(&searcher, address).map_err(failed)?;
+                    equal::same(&source, body)
+                }
+            };
+            if !is_same {
+                different.push(id.clone());
+            }
+        }
+        Ok(different)
+    }
+
+    /// The first documents of an index after this one, in the order of their ids, byte by byte; at most `limit`.
+    pub(super) fn list(
+        &self,
+        index: &IndexName,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentId>, Fault> {
+        let (view, searcher) = self.view(index)?;
+        let after = after.map(DocumentId::sink_id);
+        let keys = view.keys_after(&searcher, after.as_deref(), limit);
+        let keys = keys.map_err(|error| self.fault("listing the documents of", index, error))?;
+        Ok(keys.into_iter().map(|key| DocumentId::new(index.clone(), key)).collect())
     }
 
     /// How many documents an index holds.
@@ -209,6 +250,52 @@ impl View {
             self.loaded = metas.opstamp;
         }
         Ok(Some(self))
+    }
+
+    fn find(&self, searcher: &Searcher, id: &str) -> ::tantivy::Result<Option<DocAddress>> {
+        let query = TermQuery::new(Term::from_field_text(self.layout.id, id), IndexRecordOption::Basic);
+        let found = searcher.search(&query, &TopDocs::with_limit(1).order_by_score())?;
+        Ok(found.first().map(|(_, address)| *address))
+    }
+
+    /// The keys of the first documents whose ids come after this one. The dictionary of each segment is in the order of
+    /// the bytes, and still holds the ids of what is deleted.
+    fn keys_after(
+        &self,
+        searcher: &Searcher,
+        after: Option<&str>,
+        limit: usize,
+    ) -> ::tantivy::Result<Vec<Key>> {
+        let mut first: BTreeMap<Vec<u8>, Key> = BTreeMap::new();
+        for segment in searcher.segment_readers() {
+            let ids = segment.inverted_index(self.layout.id)?;
+            let range = ids.terms().range();
+            let mut stream = match after {
+                Some(after) => range.gt(after).into_stream()?,
+                None => range.into_stream()?,
+            };
+            while let Some((id, info)) = stream.next() {
+                let is_full = first.len() >= limit;
+                if is_full && first.last_key_value().is_none_or(|(last, _)| id > last.as_slice()) {
+                    break;
+                }
+                let mut postings = ids.read_postings_from_terminfo(info, IndexRecordOption::Basic)?;
+                while postings.doc() != TERMINATED && segment.is_deleted(postings.doc()) {
+                    postings.advance();
+                }
+                if postings.doc() == TERMINATED {
+                    continue;
+                }
+                // What no key is written as was not written by an engine.
+                if let Some(key) = std::str::from_utf8(id).ok().and_then(decode_key) {
+                    first.insert(id.to_owned(), key);
+                    if is_full {
+                        first.pop_last();
+                    }
+                }
+            }
+        }
+        Ok(first.into_values().collect())
     }
 
     fn fetch(&self, searcher: &Searcher, address: DocAddress) -> ::tantivy::Result<(String, String)> {

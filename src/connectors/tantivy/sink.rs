@@ -14,7 +14,8 @@ use super::physical::{Physical, epoch_of};
 use super::root::{Root, holds_index, places, readable};
 use super::versions::Versions;
 use super::{TantivyReader, TantivySink, TantivySinkBuilder};
-use crate::document::{Epoch, Write, Writes};
+use crate::connectors::by_index;
+use crate::document::{Content, DocumentId, Epoch, Writes};
 use crate::error::Fault;
 use crate::name::IndexName;
 use crate::ports::{FlushReport, Guarantees, IndexMapping, Seed, SeedState, Sink};
@@ -122,18 +123,45 @@ impl Writing {
     }
 
     fn flush(&mut self, writes: &Writes<String>, call: &Call) -> Result<FlushReport, Fault> {
-        let mut parts: BTreeMap<&IndexName, Vec<&Write<String>>> = BTreeMap::new();
-        for write in writes.iter() {
-            if write.version.epoch < self.epoch {
-                return Err(superseded(write.version.epoch, self.epoch));
-            }
-            parts.entry(&write.document.id.index).or_default().push(write);
+        let old = writes.iter().find(|write| write.version.epoch < self.epoch);
+        if let Some(old) = old {
+            return Err(superseded(old.version.epoch, self.epoch));
         }
         let mut report = FlushReport::clean();
-        for (name, part) in parts {
+        for (name, part) in by_index(writes) {
             report.rejected.extend(self.index(name)?.write(&part, call)?);
         }
         Ok(report)
+    }
+
+    fn compare(&mut self, writes: &Writes<String>, reader: &TantivyReader) -> Result<Vec<DocumentId>, Fault> {
+        let mut different = Vec::new();
+        for (name, part) in by_index(writes) {
+            match self.holds(name)? {
+                true => different.extend(reader.compare(name, &part)?),
+                false => different.extend(
+                    part.into_iter()
+                        .filter(|write| matches!(write.document.content, Content::Upsert(_)))
+                        .map(|write| write.document.id.clone()),
+                ),
+            }
+        }
+        Ok(different)
+    }
+
+    fn list(
+        &mut self,
+        name: &IndexName,
+        after: Option<&DocumentId>,
+        limit: usize,
+        reader: &TantivyReader,
+    ) -> Result<Vec<DocumentId>, Fault> {
+        if self.holds(name)? { reader.list(name, after, limit) } else { Ok(Vec::new()) }
+    }
+
+    /// Whether there is an index of this name. Errors: fatal, where it was removed while it was in use.
+    fn holds(&mut self, name: &IndexName) -> Result<bool, Fault> {
+        self.existing(name)?.map_or(Ok(false), |index| index.check_standing().map(|()| true))
     }
 
     fn seed_state(&mut self, name: &IndexName, seed: &Seed) -> Result<SeedState, Fault> {
@@ -252,5 +280,24 @@ impl Sink for TantivySink {
             writing.index(&index)?.mark(&seed, SeedState::Parked, call)
         })
         .await
+    }
+
+    fn can_verify(&self) -> bool {
+        true
+    }
+
+    async fn compare(&self, writes: &Writes<String>) -> Result<Vec<DocumentId>, Fault> {
+        let (writes, reader) = (writes.clone(), self.shared.reader.clone());
+        self.run(move |writing, _| writing.compare(&writes, &reader)).await
+    }
+
+    async fn list(
+        &self,
+        index: &IndexName,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentId>, Fault> {
+        let (index, after, reader) = (index.clone(), after.cloned(), self.shared.reader.clone());
+        self.run(move |writing, _| writing.list(&index, after.as_ref(), limit, &reader)).await
     }
 }

@@ -38,8 +38,19 @@ pub enum Outcome {
 
 /// An answer that is not of the documented form, or not to this request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
-#[error("the answer to a bulk request is malformed: {0}")]
-pub struct Malformed(String);
+#[error("the answer to {to} is malformed: {wrong}")]
+pub struct Malformed {
+    to: &'static str,
+    wrong: String,
+}
+
+impl Malformed {
+    pub(super) fn new(to: &'static str, wrong: impl ToString) -> Self {
+        Self { to, wrong: wrong.to_string() }
+    }
+}
+
+const BULK: &str = "a bulk request";
 
 #[derive(Deserialize)]
 struct Answer {
@@ -66,13 +77,15 @@ struct Item {
 ///
 /// Errors: [`Malformed`], which says what is wrong and where.
 pub fn read_bulk(answer: &[u8], expected: &[Expected<'_>]) -> Result<Vec<Outcome>, Malformed> {
-    let Answer { items } = serde_json::from_slice(answer).map_err(|error| Malformed(error.to_string()))?;
+    let Answer { items } = serde_json::from_slice(answer).map_err(|error| Malformed::new(BULK, error))?;
     if items.len() != expected.len() {
-        return Err(Malformed(format!("it speaks of {} documents, not of {}", items.len(), expected.len())));
+        let wrong = format!("it speaks of {} documents, not of {}", items.len(), expected.len());
+        return Err(Malformed::new(BULK, wrong));
     }
     let each = items.into_iter().zip(expected).enumerate();
     each.map(|(at, (item, expected))| {
-        outcome(item, expected).map_err(|wrong| Malformed(format!("item {at} ({}): {wrong}", expected.id)))
+        outcome(item, expected)
+            .map_err(|wrong| Malformed::new(BULK, format!("item {at} ({}): {wrong}", expected.id)))
     })
     .collect()
 }

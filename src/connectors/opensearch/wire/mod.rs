@@ -1,4 +1,4 @@
-//! What goes over the wire: bulk requests as bytes, and what the bytes that come back mean.
+//! What goes over the wire: bulk requests as bytes, and what the bytes that come back mean; of what is read, too.
 //!
 //! Nothing here does I/O, so that it can be tested and fuzzed alone. Whatever comes back is taken for what a stranger
 //! sent: an answer that is no answer is a [`Malformed`], never a panic, and never silence about a document.
@@ -6,10 +6,17 @@
 mod answer;
 mod refusal;
 mod request;
+mod stored;
 
 pub use answer::{Expected, Malformed, Outcome, read_bulk};
 pub use refusal::Refusal;
-pub use request::{Action, Line, cut};
+pub use request::{Action, Line, check_id, cut, named};
+pub use stored::{Sought, Stored, read_names, read_stored};
+
+/// The field that every document has beside its own, and that holds its id: a keyword, by which documents are listed in
+/// order. The server's own `_id` has no order: sorting by it holds every id in memory, and is disallowed by default in
+/// Elasticsearch since 8.0 (`indices.id_field_data.enabled`, <https://github.com/elastic/elasticsearch/pull/49166>).
+pub const NAME: &str = "syncline_id";
 
 /// How a document's version is spelled in the one number that the server compares: 23 bits of epoch over 40 bits of build
 /// number, which is less than 2⁶³.

@@ -2,9 +2,14 @@
 //!
 //! The format: <https://docs.opensearch.org/latest/api-reference/document-apis/bulk/>.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 
 use serde::Serialize;
+use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
+
+use super::NAME;
 
 /// The longest id that the server takes, in bytes. One that is longer would have the whole request refused.
 const MAX_ID_BYTES: usize = 512;
@@ -60,9 +65,29 @@ impl Line {
         version_type: &'static str,
         body: Option<&str>,
     ) -> Result<Self, String> {
-        if id.len() > MAX_ID_BYTES {
-            return Err(format!("the id is {} bytes long; at most {MAX_ID_BYTES} are taken", id.len()));
+        check_id(&id)?;
+        if let Some(body) = body {
+            check_object(body)?;
         }
+        Self::written(index, id, version, version_type, body)
+    }
+
+    /// The lines of a document: of its body as [`named`] makes it, under a version that no other write has.
+    ///
+    /// Errors: why no server would take the document.
+    pub fn document(index: &str, id: String, version: u64, body: Option<&str>) -> Result<Self, String> {
+        let body = body.map(|body| named(body, &id)).transpose()?;
+        check_id(&id)?;
+        Self::written(index, id, version, "external", body.as_deref())
+    }
+
+    fn written(
+        index: &str,
+        id: String,
+        version: u64,
+        version_type: &'static str,
+        body: Option<&str>,
+    ) -> Result<Self, String> {
         let meta = Meta { index, id: &id, version, version_type };
         let (action, head) = match body {
             Some(_) => (Action::Index, Head::Index(meta)),
@@ -71,7 +96,6 @@ impl Line {
         let mut text = serde_json::to_string(&head).map_err(|error| error.to_string())?;
         text.push('\n');
         if let Some(body) = body {
-            check_object(body)?;
             // A line ends where the request says so. Inside a string JSON has no raw line break, so that every one is space.
             text.reserve(body.len() + 1);
             text.extend(
@@ -83,29 +107,76 @@ impl Line {
     }
 }
 
-fn check_object(body: &str) -> Result<(), String> {
+/// The body of a document as it is stored: with its id in a field, by which documents can be listed in order.
+///
+/// Errors: why no server would take the document.
+pub fn named(body: &str, id: &str) -> Result<String, String> {
+    if check_object(body)? {
+        return Err(format!("the field `{NAME}` is the sink's own"));
+    }
+    let name = serde_json::to_string(id).map_err(|error| error.to_string())?;
+    let fields = body.trim_ascii_start().strip_prefix('{').unwrap_or_default();
+    let comma = if fields.trim_ascii_start().starts_with('}') { "" } else { "," };
+    Ok(format!("{{\"{NAME}\":{name}{comma}{fields}"))
+}
+
+/// Errors: why no server would take a document of this id.
+pub fn check_id(id: &str) -> Result<(), String> {
+    if id.len() <= MAX_ID_BYTES {
+        return Ok(());
+    }
+    Err(format!("the id is {} bytes long; at most {MAX_ID_BYTES} are taken", id.len()))
+}
+
+/// Whether an object has a field of the sink's own. Errors: why it is no object.
+fn check_object(body: &str) -> Result<bool, String> {
     if !body.trim_ascii_start().starts_with('{') {
         return Err("the body is not a JSON object".to_owned());
     }
-    let read: Result<serde::de::IgnoredAny, _> = serde_json::from_str(body);
-    read.map(drop).map_err(|error| format!("the body is not a JSON object: {error}"))
+    let mut read = serde_json::Deserializer::from_str(body);
+    let has_name = read.deserialize_map(HasName).and_then(|has_name| read.end().map(|()| has_name));
+    has_name.map_err(|error| format!("the body is not a JSON object: {error}"))
 }
 
-/// Cuts lines into requests, in order: each holds as many as fit into `max_bytes` and `max_lines`, and one at the least.
+struct HasName;
+
+impl<'de> Visitor<'de> for HasName {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<bool, A::Error> {
+        let mut has_name = false;
+        while let Some((field, IgnoredAny)) = fields.next_entry::<Cow<'_, str>, _>()? {
+            has_name |= field == NAME;
+        }
+        Ok(has_name)
+    }
+}
+
+/// Cuts what has these sizes into requests, in order: each holds as many as fit into `max_bytes` and `max_count`, and one at
+/// the least.
 #[must_use]
-pub fn cut(lines: &[Line], max_bytes: usize, max_lines: usize) -> Vec<Range<usize>> {
+pub fn cut(
+    sizes: impl ExactSizeIterator<Item = usize>,
+    max_bytes: usize,
+    max_count: usize,
+) -> Vec<Range<usize>> {
     let mut requests = Vec::new();
     let (mut from, mut bytes) = (0, 0);
-    for (at, line) in lines.iter().enumerate() {
-        let full = at - from >= max_lines.max(1) || bytes + line.text.len() > max_bytes;
+    let count = sizes.len();
+    for (at, size) in sizes.enumerate() {
+        let full = at - from >= max_count.max(1) || bytes + size > max_bytes;
         if at > from && full {
             requests.push(from..at);
             (from, bytes) = (at, 0);
         }
-        bytes += line.text.len();
+        bytes += size;
     }
-    if from < lines.len() {
-        requests.push(from..lines.len());
+    if from < count {
+        requests.push(from..count);
     }
     requests
 }
@@ -136,6 +207,24 @@ mod tests {
     }
 
     #[test]
+    fn a_document_is_written_with_its_id_in_a_field() {
+        let text = |id: &str, body: &str| {
+            let line = Line::document("books", id.to_owned(), 7, Some(body)).unwrap();
+            line.text.split_once('\n').unwrap().1.to_owned()
+        };
+        assert_eq!(text("1", "{}"), "{\"syncline_id\":\"1\"}\n");
+        assert_eq!(text("1", " { } "), "{\"syncline_id\":\"1\" } \n");
+        assert_eq!(text("a\"\n", "\t{ \"a\":1}"), "{\"syncline_id\":\"a\\\"\\n\", \"a\":1}\n");
+        let own = Line::document("books", "1".into(), 7, Some(r#"{"a":{},"syncline\u005fid":1}"#));
+        assert_eq!(own.unwrap_err(), "the field `syncline_id` is the sink's own");
+        assert!(Line::document("books", "1".into(), 7, Some(r#"{"a":{"syncline_id":1}}"#)).is_ok());
+        for body in ["", "[]", "{", "{}{}", "{,}"] {
+            let refused = Line::document("books", "1".into(), 7, Some(body)).unwrap_err();
+            assert!(refused.starts_with("the body is not a JSON object"), "{body}: {refused}");
+        }
+    }
+
+    #[test]
     fn what_would_break_the_request_is_refused_alone() {
         for body in ["", "[]", "7", "{", "{}{}", "{}\n{\"delete\":{}}", "null", "{\"a\":\"\n\"}"] {
             let refused = line("1", Some(body)).unwrap_err();
@@ -152,6 +241,9 @@ mod tests {
     fn requests_are_cut_by_bytes_and_by_count_and_hold_everything_in_order() {
         let lines: Vec<Line> = (0..10).map(|at| line(&at.to_string(), Some("{}")).unwrap()).collect();
         let one = lines[0].text.len();
+        let cut = |lines: &[Line], max_bytes, max_count| {
+            super::cut(lines.iter().map(|line| line.text.len()), max_bytes, max_count)
+        };
         assert_eq!(cut(&lines, usize::MAX, 4), [0..4, 4..8, 8..10]);
         assert_eq!(cut(&lines, 3 * one, 100), [0..3, 3..6, 6..9, 9..10]);
         assert_eq!(cut(&lines, 3 * one - 1, 100), [0..2, 2..4, 4..6, 6..8, 8..10]);
