@@ -106,7 +106,13 @@ async fn found(search: SocketAddr, index: &str) -> Result<Documents> {
     let mut documents = Documents::new();
     for mut hit in hits {
         let id = hit["_id"].as_str().ok_or("a hit without an id")?.to_owned();
-        if documents.insert(id, hit["_source"].take()).is_some() {
+        let mut body = hit["_source"].take();
+        // The sink's own field, by which it lists what it holds.
+        let own = body.as_object_mut().and_then(|fields| fields.remove("syncline_id"));
+        if own.as_ref().and_then(Json::as_str) != Some(&id) {
+            return Err(format!("{index}/{id} says that it is {own:?}").into());
+        }
+        if documents.insert(id, body).is_some() {
             return Err(format!("{index} holds a document twice: {}", hit["_id"]).into());
         }
     }

@@ -79,9 +79,6 @@ impl<B> Pipeline<B> {
             if index.anew && is_known {
                 again.push(index.name.clone());
                 self.shut(number, Stage::Shut);
-                // The scan must see what has been written, and what was forgotten while it stopped.
-                let index = self.seeding.get_mut(number);
-                index.sees = index.sees.max(self.visibility);
             }
         }
         self.announce_again(again);
@@ -120,6 +117,9 @@ impl<B> Pipeline<B> {
                 continue;
             }
             let index = self.seeding.get_mut(number);
+            // The scan must see what was written before the clear, which may be acknowledged, and what was forgotten while
+            // the index stopped.
+            index.sees = index.sees.max(self.visibility);
             index.cursor = None;
             index.saving = false;
             if self.config.skip_backfill {
