@@ -151,14 +151,27 @@ impl<B> Pipeline<B> {
 
     /// What a unit has built is written, or compared first.
     fn write(&mut self, number: u64, writes: Writes<B>, sizes: &[usize]) {
+        if !self.seeding.is_verifying() {
+            return self.add_parts(number, &writes, sizes, Part::Flush);
+        }
         let (compared, written) = self.compared_first(number, &writes);
-        for (places, is_compared) in [(compared, true), (written, false)] {
-            let sizes: Vec<usize> = places.iter().map(|at| sizes[*at]).collect();
-            for part in flush::parts(&writes.pick(places), &sizes, self.config.batch.max_bytes) {
-                let part = if is_compared { Part::Compare(part) } else { Part::Flush(part) };
-                if let Some(part) = self.flights.add(number, part, 1) {
-                    self.flights.ready(part);
-                }
+        let of = |places: &[usize]| -> Vec<usize> { places.iter().map(|at| sizes[*at]).collect() };
+        let (compared_sizes, written_sizes) = (of(&compared), of(&written));
+        self.add_parts(number, &writes.pick(compared), &compared_sizes, Part::Compare);
+        self.add_parts(number, &writes.pick(written), &written_sizes, Part::Flush);
+    }
+
+    /// Adds writes of a unit, in calls of which none is too large.
+    fn add_parts(
+        &mut self,
+        number: u64,
+        writes: &Writes<B>,
+        sizes: &[usize],
+        part: fn(Writes<B>) -> Part<B>,
+    ) {
+        for call in flush::parts(writes, sizes, self.config.batch.max_bytes) {
+            if let Some(part) = self.flights.add(number, part(call), 1) {
+                self.flights.ready(part);
             }
         }
     }
