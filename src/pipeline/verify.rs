@@ -141,6 +141,8 @@ impl<B> Pipeline<B> {
     /// Someone asks for an index to be compared.
     pub(super) fn on_verify(&mut self, name: &IndexName) {
         let number = self.seeding.index(name);
+        // What is still being listed for one that was interrupted goes on from another place.
+        self.abandon(|purpose| purpose == Purpose::List(number));
         let index = self.seeding.get_mut(number);
         index.verified = None;
         index.verification =
