@@ -73,6 +73,9 @@ impl Chaos {
             }
             Act::Pause { node, ms } => {
                 if take(&self.busy, node) {
+                    if node == Node::Engine {
+                        world.with(|state| state.conduct.was_paused = true);
+                    }
                     Handle::current().pause(self.nodes.id(node));
                     sleep(Duration::from_millis(ms)).await;
                     Handle::current().resume(self.nodes.id(node));
@@ -94,6 +97,7 @@ impl Chaos {
             Act::RefuseCredentials { node, ms } => world.refuse_credentials(node, world.now_us() + ms * 1000),
             Act::Redeliver { items } => {
                 if world.with(|state| state.database.go_back(items)) {
+                    world.with(|state| state.conduct.on_repeat());
                     world.mark(Mark::Redelivered);
                     world.streamed.notify_waiters();
                 }
@@ -109,23 +113,23 @@ impl Chaos {
                 }
             }
             Act::Redefine { index } => {
-                let redefined = world.with(|state| {
-                    let _: () = *state.definitions.get_mut(index)? += 1;
-                    Some(())
-                });
-                if redefined.is_some() {
-                    world.mark(Mark::Redefined);
-                }
+                world.with(|state| state.definitions[index] += 1);
+                world.mark(Mark::Redefined);
             }
-            Act::Reindex { index } if index < world.names.len() => {
+            Act::Reindex { index } => {
                 world.with(|state| state.reindex.push(index));
                 world.asked.notify_one();
             }
-            Act::Verify { index } if index < world.names.len() => {
+            Act::Tamper { index, nth } => {
+                if let Some(doc) = world.with(|state| state.index.tamper(index, nth)) {
+                    world.say(Lane::Fault, format_args!("{doc:?} was tampered with"));
+                    world.mark(Mark::Tampered);
+                }
+            }
+            Act::Verify { index } => {
                 world.with(|state| state.verify.push(index));
                 world.asked.notify_one();
             }
-            Act::Reindex { .. } | Act::Verify { .. } => {}
             Act::Drain { within_ms } => self.drain(within_ms),
             Act::Fail { .. } | Act::Lose | Act::Hold { .. } | Act::Throttle { .. } | Act::LeaveOut => {}
         }

@@ -9,8 +9,8 @@ use syncline::Fault;
 use crate::marks::Mark;
 use crate::message::{Answer, Call, Reply, Request};
 use crate::outcome::Check;
-use crate::plan::{Node, Point};
-use crate::serve::{REQUESTS, address};
+use crate::plan::{Kind, Node, Point};
+use crate::serve::{REQUESTS, address, describe};
 use crate::world::World;
 
 /// What a run knows, and asks with.
@@ -59,6 +59,10 @@ impl Client {
             state.requests
         });
         let guard = UnderWay::new(self, point, now_us, until_us);
+        let named = format!("{point:?} {}", describe(&self.world, &call));
+        let engine = &self.world.plan.engine;
+        let verdict = self.world.with(|state| state.conduct.on_call(&named, now_us, engine));
+        self.world.judge(verdict);
         // A tag is never used twice, by no run either: what answers the dead is not taken for an answer to the living.
         let tag = (self.run << 32) + self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let request = Request { tag, number, run: self.run, until_us, call };
@@ -66,6 +70,9 @@ impl Client {
         let (payload, _) = self.endpoint.recv_from_raw(tag).await?;
         drop(guard);
         let reply = payload.downcast::<Reply>().map_err(|_| Fault::fatal("this is no answer"))?;
+        let failed = reply.as_ref().as_ref().is_err_and(|failed| failed.kind == Kind::Transient);
+        let failed_us = failed.then(|| self.world.now_us());
+        self.world.with(|state| state.conduct.on_answer(named, failed_us));
         Ok((*reply)?)
     }
 

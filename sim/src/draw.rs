@@ -369,6 +369,7 @@ fn engine(random: &mut Random) -> Engine {
         cursor_interval_ms: random.between(5, 300),
         grace_ms: random.pick(&[0, 50, 1000]),
         restart_ms: random.pick(&[0, 1, 100, 500]),
+        alarm_ms: random.pick(&[100, 500, 2000]),
     }
 }
 

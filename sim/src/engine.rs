@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use syncline::error::Stage;
 use syncline::{
-    Alarms, BatchPolicy, Engine, EngineError, FailurePolicies, FailurePolicy, FaultKind, Limits, Report,
-    RetryPolicy, Running,
+    Engine, EngineError, FaultKind, Report, Running,
 };
 use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
+use crate::conduct::{Conduct, Ended};
 use crate::marks::Mark;
 use crate::observer::Ear;
 use crate::outcome::Check;
@@ -32,6 +32,7 @@ pub(crate) async fn engine(world: Arc<World>) {
             state.run += 1;
             state.is_running = true;
             state.gauges.restart();
+            state.conduct = Conduct::default();
             state.outcome.starts += 1;
             state.run
         });
@@ -40,12 +41,18 @@ pub(crate) async fn engine(world: Arc<World>) {
         let client = Client::connect(world.clone(), run).await;
         let outcome = live(&world, client).await;
         let now_us = world.now_us();
-        let drained = world.with(|state| {
+        let (drained, conduct) = world.with(|state| {
             let drained = state.drain_within_ms.is_some();
             state.end_run(now_us);
-            drained
+            (drained, std::mem::take(&mut state.conduct))
         });
         judge_end(&world, &outcome, drained);
+        let ended = outcome.ok().map(|report| Ended {
+            started: report.started,
+            captured: report.captured,
+            unacknowledged: report.unacknowledged,
+        });
+        world.judge(conduct.on_ended(now_us, ended, &world.plan.engine));
         sleep(Duration::from_millis(world.plan.engine.restart_ms)).await;
     }
 }
@@ -67,31 +74,54 @@ async fn live(world: &Arc<World>, client: Arc<Client>) -> Result<Report, EngineE
                 }
                 if let Some(within) = world.with(|state| state.drain_within_ms) {
                     world.say(Lane::Engine, format_args!("drain within {within} ms"));
+                    let now_us = world.now_us();
+                    world.with(|state| state.conduct.on_drain(now_us, within));
                     running.request_drain(Duration::from_millis(within));
                 }
             }
-            // Once nothing fails any more someone looks after the indexes that have stopped.
-            () = sleep(LOOKED_AFTER), if world.with(|state| state.healed) => {
-                let parked = running.status().indexes.into_iter().filter(|index| index.parked);
-                for index in parked.filter_map(|index| world.names.iter().position(|name| *name == index.index)) {
-                    reindex(world, &running, index).await;
-                }
-            }
+            // Once nothing fails any more someone looks after what the engine does not mend by itself.
+            () = sleep(LOOKED_AFTER), if world.with(|state| state.healed) => look_after(world, &running).await,
+        }
+    }
+}
+
+/// Looks whether the run has anything to do, as it says itself; and, once the world is tended, has those indexes seeded anew
+/// that have stopped, and those compared that were tampered with.
+async fn look_after(world: &World, running: &Running) {
+    let status = running.status();
+    let is_idle = status.dirty == 0 && status.in_flight == 0 && status.oldest_unacknowledged.is_none();
+    let (tended, tampered) = world.with(|state| {
+        state.caught_up = (status.caught_up && is_idle).then_some(state.run);
+        (state.tended, state.index.tampered())
+    });
+    if !tended {
+        return;
+    }
+    for index in status.indexes {
+        let Some(number) = world.names.iter().position(|name| *name == index.index) else { continue };
+        if index.parked {
+            reindex(world, running, number).await;
+        } else if status.caught_up && tampered.contains(&number) {
+            verify(world, running, number).await;
         }
     }
 }
 
 async fn reindex(world: &World, running: &Running, index: usize) {
     let name = &world.names[index];
+    world.with(|state| state.conduct.on_promised(index));
     if running.reindex(name).await.is_ok() {
         world.say(Lane::Seed, format_args!("{name} is to be seeded anew"));
         world.mark(Mark::Reindexed);
+    } else {
+        world.with(|state| state.conduct.on_refused(index));
     }
 }
 
 /// Has an index compared. Whoever asks does not wait for the end: it is told to the observer.
 async fn verify(world: &World, running: &Running, index: usize) {
     let name = &world.names[index];
+    world.with(|state| state.conduct.on_verifying(index));
     if timeout(Duration::from_millis(1), running.verify(name)).await.is_err() {
         world.say(Lane::Seed, format_args!("{name} is being compared"));
     }
@@ -117,46 +147,17 @@ async fn polled<F: Future>(world: Arc<World>, run: F) -> F::Output {
 }
 
 fn build(plan: &Plan, world: &Arc<World>, client: Arc<Client>) -> Engine<Capture, Documents, Index> {
-    let of = &plan.engine;
-    let millis = Duration::from_millis;
-    let mut policies = FailurePolicies::default();
-    for index in plan.schema.indexes.iter().filter(|index| index.skips) {
-        policies = policies.with_override(&index.name, FailurePolicy::Skip);
-    }
-    for index in plan.schema.indexes.iter().filter(|index| index.parks) {
-        policies = policies.with_override(&index.name, FailurePolicy::Park);
-    }
+    let config = plan.config();
     Engine::new(Capture(client.clone()), Documents(client.clone()), Index(client.clone()))
         .with_quarantine(Store(client))
         .with_observer(Ear::new(world.clone()))
-        .with_failure_policies(policies)
-        .with_batch(BatchPolicy {
-            max_changes: of.max_changes,
-            max_documents: of.max_documents,
-            max_bytes: of.max_bytes,
-            max_delay: millis(of.max_delay_ms),
-        })
-        .with_limits(Limits {
-            changes: of.changes,
-            documents: of.documents,
-            resolves: of.resolves,
-            resolve_changes: of.resolve_changes,
-            builds: of.builds,
-            flushes: of.flushes,
-            units: of.units,
-            backfill_rows: of.backfill_rows,
-            backfill_share: of.backfill_share,
-        })
-        .with_retry(RetryPolicy {
-            delay_min: millis(of.retry_min_ms),
-            delay_max: millis(of.retry_max_ms),
-            attempts: of.attempts,
-            attempt_timeout: millis(of.attempt_ms),
-            seed: Some(plan.seed),
-        })
-        .with_alarms(Alarms::default())
-        .with_cursor_interval(millis(of.cursor_interval_ms))
-        .with_grace(millis(of.grace_ms))
+        .with_failure_policies(config.failure_policies)
+        .with_batch(config.batch)
+        .with_limits(config.limits)
+        .with_retry(config.retry)
+        .with_alarms(config.alarms)
+        .with_cursor_interval(config.cursor_interval)
+        .with_grace(config.grace)
 }
 
 /// A run ends because it was drained, or for a reason that a fault explains.

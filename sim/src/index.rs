@@ -15,6 +15,9 @@ use crate::tables::{Body, Doc, to_key};
 /// Which run wrote, and which of its builds.
 pub(crate) type Version = (u64, u64);
 
+/// The key of a document that no row ever had.
+const FOREIGN: i64 = 1_000_000;
+
 /// Which run made a request, and its number.
 pub(crate) type Order = (u64, u64);
 
@@ -95,6 +98,8 @@ pub(crate) struct Index {
     cleared: Vec<Order>,
     staged: VecDeque<(u64, Op)>,
     next_op: u64,
+    /// What someone has tampered with, by the number of the physical index, and the engine has not written since.
+    tampered: BTreeSet<(u64, Doc)>,
 }
 
 impl Index {
@@ -112,6 +117,7 @@ impl Index {
             cleared: vec![(0, 0); indexes],
             staged: VecDeque::new(),
             next_op: 0,
+            tampered: BTreeSet::new(),
         }
     }
 
@@ -210,6 +216,7 @@ impl Index {
                 if let Err(broken) = judge.on_written(generation, &doc, text) {
                     settled.broken.get_or_insert(broken);
                 }
+                self.tampered.remove(&(generation, doc.clone()));
                 physical.documents.insert(doc, Stored { version, body });
             }
             Op::Clear { index, generation, order } => {
@@ -234,9 +241,13 @@ impl Index {
                 if physical.marker.as_ref() == Some(&(seed.clone(), SeedState::Parked)) {
                     return;
                 }
-                physical.marker = Some((seed.clone(), state));
+                physical.marker = Some((seed.clone(), state.clone()));
                 physical.marked = order;
-                self.lost[physical.index] = None;
+                let index = physical.index;
+                self.lost[index] = None;
+                if state == SeedState::Parked && let Err(broken) = judge.on_parked(index) {
+                    settled.broken.get_or_insert(broken);
+                }
                 if is_mark && let Err(broken) = self.judge_mark(generation, &seed, judge, since(&seed)) {
                     settled.broken.get_or_insert(broken);
                 }
@@ -260,10 +271,11 @@ impl Index {
     fn judge_mark(&self, generation: u64, seed: &Seed, judge: &Judge, since: u64) -> Result<(), Broken> {
         let Some(physical) = self.generations.get(&generation) else { return Ok(()) };
         let text = |doc: &Doc| -> Option<Arc<str>> { Some(self.body(generation, doc)?.text.clone()) };
-        judge.on_marked(physical.index, since, text, &self.recorded)?;
+        let excused = |doc: &Doc| self.recorded.contains_key(doc) || self.is_tampered(generation, doc);
+        judge.on_marked(physical.index, since, text, excused)?;
         for (doc, stored) in &physical.documents {
             let other = |body: &Body| body.definition.to_string() != seed.definition.as_str();
-            if stored.body.as_ref().is_some_and(other) && !self.recorded.contains_key(doc) {
+            if stored.body.as_ref().is_some_and(other) && !excused(doc) {
                 let what = format!("index {} was marked, but {doc:?} is defined otherwise", physical.index);
                 return Err((Check::Complete, what));
             }
@@ -297,6 +309,48 @@ impl Index {
         }
         let physical = Generation { index, documents: BTreeMap::new(), marker: None, marked: (0, 0) };
         self.generations.insert(generation, physical);
+    }
+
+    /// Whether an index was deleted by hand, or by a clear that came late, and nothing is known of it since.
+    pub(crate) fn has_lost_marker(&self, index: usize) -> bool {
+        self.lost[index].is_some()
+    }
+
+    /// Whether someone has tampered with a document, and the engine has not written it since.
+    pub(crate) fn is_tampered(&self, generation: u64, doc: &Doc) -> bool {
+        self.tampered.contains(&(generation, doc.clone()))
+    }
+
+    /// The indexes of which documents were tampered with.
+    pub(crate) fn tampered(&self) -> BTreeSet<usize> {
+        let is_current = |(generation, doc): &&(u64, Doc)| self.current[doc.index] == Some(*generation);
+        self.tampered.iter().filter(is_current).map(|(_, doc)| doc.index).collect()
+    }
+
+    /// Someone changes a document of a seeded index, or removes it, or adds one that should not be there. Versions stay, as
+    /// no hand forges them. Returns the document; nothing where the index is not seeded, or is empty.
+    pub(crate) fn tamper(&mut self, index: usize, nth: usize) -> Option<Doc> {
+        let current = self.current[index]?;
+        let physical = self.generations.get_mut(&current)?;
+        physical.marker.as_ref().filter(|(_, state)| *state == SeedState::Seeded)?;
+        let held = physical.documents.iter().filter(|(_, stored)| stored.body.is_some());
+        let held: Vec<Doc> = held.map(|(doc, _)| doc.clone()).collect();
+        let mut doc = held.get(nth / 3 % held.len().max(1))?.clone();
+        let stored = physical.documents.get_mut(&doc)?;
+        match nth % 3 {
+            0 => {
+                let body = stored.body.as_mut()?;
+                body.text = format!("{} by hand", body.text).into();
+            }
+            1 => stored.body = None,
+            _ => {
+                let body = stored.body.clone();
+                doc.key.fill(FOREIGN);
+                physical.documents.entry(doc.clone()).or_insert(Stored { version: (0, 0), body });
+            }
+        }
+        self.tampered.insert((current, doc.clone()));
+        Some(doc)
     }
 
     /// Someone deletes an index. Returns whether there was one.

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::index::Version;
 use crate::outcome::Check;
 use crate::tables::Doc;
 
@@ -57,6 +56,8 @@ pub(crate) struct Judge {
     shown: BTreeMap<(u64, Doc), usize>,
     /// Documents that someone refused for their content, at any time.
     refused: BTreeSet<Doc>,
+    /// The indexes of which a document was, since they were cleared last.
+    at_fault: BTreeSet<usize>,
     /// Positions from which the source could resume.
     checkpoints: BTreeSet<u64>,
     /// Everything up to here was judged when it was confirmed, from where its stream begins.
@@ -86,6 +87,7 @@ impl Judge {
     /// An index was cleared. What is not there then, nor will be scanned, is rightly not there.
     pub(crate) fn on_cleared(&mut self, index: usize) {
         self.cleared.insert(index, self.checkpoints.last().copied().unwrap_or_default());
+        self.at_fault.remove(&index);
     }
 
     /// Whether the document of a change is missing for a reason that is as durable as the document would be: its index was
@@ -106,6 +108,15 @@ impl Judge {
     /// Someone refuses a document for its content.
     pub(crate) fn on_refused(&mut self, doc: &Doc) {
         self.refused.insert(doc.clone());
+        self.at_fault.insert(doc.index);
+    }
+
+    /// It is durable that an index has stopped: whether a document of it was refused.
+    pub(crate) fn on_parked(&self, index: usize) -> Result<(), Broken> {
+        match self.at_fault.contains(&index) {
+            true => Ok(()),
+            false => Err((Check::Reason, format!("index {index} has stopped, and nobody refused a document of it"))),
+        }
     }
 
     /// The source could resume from here.
@@ -215,13 +226,13 @@ impl Judge {
     }
 
     /// An index is marked as seeded since a position. Whether every document that stood there then is durable in it, as it
-    /// was then or later, or recorded, and nothing else stands in it.
+    /// was then or later, or excused, and nothing else stands in it.
     pub(crate) fn on_marked(
         &self,
         index: usize,
         since: u64,
         contents: impl Fn(&Doc) -> Option<Arc<str>>,
-        recorded: &BTreeMap<Doc, Version>,
+        excused: impl Fn(&Doc) -> bool,
     ) -> Result<(), Broken> {
         let first = Doc { index, key: Vec::new() };
         for (doc, history) in self.history.range(first..) {
@@ -230,7 +241,7 @@ impl Judge {
             }
             let text = contents(doc);
             let from = self.place(doc, since);
-            if history[from..].iter().all(|state| state.1 != text) && !recorded.contains_key(doc) {
+            if history[from..].iter().all(|state| state.1 != text) && !excused(doc) {
                 let text = text.as_deref().unwrap_or("nothing");
                 let what = format!("index {index} was marked, but {doc:?} is `{text}` as before @{since}");
                 return Err((Check::Complete, what));

@@ -23,6 +23,7 @@ pub mod trace;
 
 mod chaos;
 mod client;
+mod conduct;
 mod database;
 mod engine;
 mod gauges;

@@ -96,6 +96,10 @@ marks! {
     Parked => "an index that stopped alone",
     /// An index was seeded anew because someone asked for it.
     Reindexed => "an index seeded anew on request",
+    /// A change was not acknowledged for so long that someone was warned.
+    Stalled => "a warning of an old change",
+    /// Someone tampered with what an index holds.
+    Tampered => "an index tampered with",
     /// An index was compared with its source to the end.
     Verified => "an index compared with its source",
     /// A comparison found documents that were held as they should be.

@@ -1,4 +1,5 @@
-//! What the engine says of itself: for the trace and the marks, never for a check.
+//! What the engine says of itself: for the trace and the marks. Of the checks, only those ask for it that judge whether it is
+//! true.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,6 +80,14 @@ impl Observer for Ear {
         index.into_iter().for_each(|index| self.world.with(|state| state.gauges.on_parked(index)));
         self.world.mark(Mark::Parked);
         self.world.say(Lane::Seed, format_args!("{} has stopped for {document}", document.id.index));
+    }
+
+    fn on_stalled(&self, oldest_age: Duration) {
+        let world = &self.world;
+        world.say(Lane::Engine, format_args!("a change of {oldest_age:?} is not acknowledged"));
+        let now_us = world.now_us();
+        world.judge(world.with(|state| state.conduct.on_warning(now_us, &world.plan.engine)));
+        world.mark(Mark::Stalled);
     }
 
     fn on_retry(&self, stage: Stage, attempt: u32, delay: Duration, fault: &Fault) {

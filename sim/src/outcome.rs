@@ -68,6 +68,14 @@ pub enum Check {
     Bounded,
     /// A run ends for a reason.
     Ended,
+    /// Nothing is cleared, scanned or stopped for no reason.
+    Reason,
+    /// A call that failed is made again after a while, and not at once.
+    Patient,
+    /// A drain ends in time, and says what it left.
+    Drained,
+    /// What a run says of itself is so.
+    Told,
     /// Once the faults are over, everything is acknowledged in time.
     Live,
     /// And the indexes equal what the tables say.
@@ -93,8 +101,12 @@ impl Check {
             Self::Recorded => "recorded (B10)",
             Self::Bounded => "bounded (A13, B11)",
             Self::Ended => "ended for a reason (B8)",
-            Self::Live => "live (A1, B7)",
-            Self::Converged => "converged (A1, B2, B4)",
+            Self::Reason => "for a reason (A6, B3, B16)",
+            Self::Patient => "patient (B8)",
+            Self::Drained => "drained (B12)",
+            Self::Told => "true to itself (A10, B14, B18)",
+            Self::Live => "live (A1, B7, B13)",
+            Self::Converged => "converged (A1, B2, B4, B17)",
             Self::Replay => "replay (A9)",
             Self::Panic => "no panic (B15)",
             Self::Repeatable => "repeatable",

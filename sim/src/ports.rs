@@ -48,6 +48,7 @@ impl ChangeCapture for Capture {
             return Err(unexpected());
         };
         self.0.incarnation.store(incarnation, Ordering::Relaxed);
+        self.0.world.with(|state| state.conduct.on_opened(incarnation));
         let stream = StreamId::new(format!("slot/{incarnation}"))?;
         let client = self.0.clone();
         let changes = stream::unfold(Some(VecDeque::new()), move |items: Option<VecDeque<Captured>>| {
@@ -61,10 +62,7 @@ impl ChangeCapture for Capture {
                     }
                 }
                 let item = items.pop_front()?;
-                if matches!(item, Captured::Change(_)) {
-                    let world = &client.world;
-                    world.judge(world.with(|state| state.gauges.on_captured(&world.plan.engine)));
-                }
+                hear(&client.world, &item);
                 Some((Ok(item), Some(items)))
             }
         });
@@ -75,7 +73,12 @@ impl ChangeCapture for Capture {
     async fn confirm(&self, stream: &StreamId, position: Position) -> Result<(), Fault> {
         let incarnation = incarnation_of(stream.as_str()).ok_or_else(unexpected)?;
         let call = Call::Confirm { incarnation, position: position.0 };
-        self.0.ask(Node::Database, call).await.map(drop)
+        self.0.ask(Node::Database, call).await?;
+        let world = &self.0.world;
+        let now_us = world.now_us();
+        let engine = &world.plan.engine;
+        world.judge(world.with(|state| state.conduct.on_confirmed(position.0, now_us, engine)));
+        Ok(())
     }
 
     async fn snapshot_seeing(
@@ -86,7 +89,12 @@ impl ChangeCapture for Capture {
     ) -> Result<KeyStream, Fault> {
         let number = self.0.world.shape.table(table.table.table()).ok_or_else(unexpected)?;
         let visible = visibility.map_or(0, |token| token.0);
-        let first = page(&self.0, number, after.map(from_key), visible).await?;
+        let world = &self.0.world;
+        let roots = (0..world.names.len()).filter(|index| world.shape.root(*index) == number);
+        let roots: Vec<usize> = roots.collect();
+        let from = after.map(from_key);
+        world.judge(world.with(|state| state.conduct.on_scan(&roots, from.as_ref())));
+        let first = page(&self.0, number, from, visible).await?;
         self.0.world.with(|state| state.gauges.scans_open = true);
         let client = self.0.clone();
         let rows = stream::unfold((Some(first), after.map(from_key)), move |(page_now, last)| {
@@ -119,6 +127,33 @@ impl ChangeCapture for Capture {
             Answer::Lag(lag) => Ok(Some(lag)),
             _ => Err(unexpected()),
         }
+    }
+}
+
+/// The engine takes an item from the stream.
+fn hear(world: &World, item: &Captured) {
+    let now_us = world.now_us();
+    match item {
+        Captured::Change(_) => {
+            world.judge(world.with(|state| {
+                state.conduct.on_given(now_us);
+                state.gauges.on_captured(&world.plan.engine)
+            }));
+        }
+        Captured::Truncate(truncation) => {
+            let tables = truncation.tables.iter().filter_map(|table| world.shape.table(table.table()));
+            let tables: Vec<usize> = tables.collect();
+            let of = |index: usize| {
+                tables.contains(&world.shape.root(index))
+                    || world.shape.related(index).any(|table| tables.contains(&table))
+            };
+            world.with(|state| {
+                state.conduct.on_given(now_us);
+                state.conduct.on_truncated((0..world.names.len()).filter(|index| of(*index)));
+            });
+        }
+        Captured::Checkpoint(position) => world.with(|state| state.conduct.on_checkpoint(position.0)),
+        Captured::More => {}
     }
 }
 
@@ -437,9 +472,12 @@ impl Sink for Index {
         let call = Call::SeedState { index, generation: self.0.generation(index), seed: seed.clone() };
         match self.0.ask(Node::Index, call).await? {
             Answer::Seeded(state) => {
-                if state == SeedState::Parked {
-                    self.0.world.with(|state| state.gauges.on_parked(index));
-                }
+                self.0.world.with(|world| {
+                    if state == SeedState::Parked {
+                        world.gauges.on_parked(index);
+                    }
+                    world.conduct.on_known(index, state.clone());
+                });
                 Ok(state)
             }
             _ => Err(unexpected()),
@@ -448,9 +486,13 @@ impl Sink for Index {
 
     async fn clear(&self, index: &IndexName) -> Result<(), Fault> {
         let index = self.number(index)?;
+        let world = &self.0.world;
+        let (began, verdict) = world.with(|state| state.conduct.on_clear(index));
+        world.judge(verdict);
         match self.0.ask(Node::Index, Call::Clear { index, epoch: self.0.epoch() }).await? {
             Answer::Generation(generation) => {
                 self.0.set_generation(index, generation);
+                world.with(|state| state.conduct.on_cleared(index, began));
                 Ok(())
             }
             _ => Err(unexpected()),
@@ -464,15 +506,21 @@ impl Sink for Index {
     }
 
     async fn mark_seeded(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
-        let generation = self.0.generation(self.number(index)?);
+        let number = self.number(index)?;
+        let generation = self.0.generation(number);
         let call = Call::Mark { generation, seed: seed.clone(), epoch: self.0.epoch() };
-        self.0.ask(Node::Index, call).await.map(drop)
+        self.0.ask(Node::Index, call).await?;
+        self.0.world.with(|state| state.conduct.on_known(number, SeedState::Seeded));
+        Ok(())
     }
 
     async fn park(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
-        let generation = self.0.generation(self.number(index)?);
+        let number = self.number(index)?;
+        let generation = self.0.generation(number);
         let call = Call::Park { generation, seed: seed.clone(), epoch: self.0.epoch() };
-        self.0.ask(Node::Index, call).await.map(drop)
+        self.0.ask(Node::Index, call).await?;
+        self.0.world.with(|state| state.conduct.on_known(number, SeedState::Parked));
+        Ok(())
     }
 }
 

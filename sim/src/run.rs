@@ -105,7 +105,7 @@ async fn history(world: &World, chaos: &Chaos) {
         commit(world, transaction).await;
     }
     let storm_ends = tokio::time::Instant::now() + STORM_MAX;
-    while tokio::time::Instant::now() < storm_ends && unsettled(world, Until::Right).is_some() {
+    while tokio::time::Instant::now() < storm_ends && unsettled(world, Until::Mended).is_some() {
         sleep(Duration::from_millis(50)).await;
     }
     world.pass(Point::End, Moment::Before).await;
@@ -116,6 +116,11 @@ async fn history(world: &World, chaos: &Chaos) {
     }
     world.say(Lane::Check, format_args!("mended by itself; now what only a start can mend"));
     reboot(world, chaos).await;
+    if !settles(world, Check::Live, Until::Started).await {
+        return;
+    }
+    world.say(Lane::Check, format_args!("mended by a start; now what someone has to ask for"));
+    world.with(|state| state.tended = true);
     if !settles(world, Check::Live, Until::Right).await {
         return;
     }
@@ -222,11 +227,14 @@ async fn settles(world: &World, check: Check, until: Until) -> bool {
 }
 
 /// How much must be as it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Until {
-    /// What the run that is alive can know of: all but an index that was deleted by hand, or is defined otherwise by now, or
-    /// of which a dead run said late that it stops, and documents in the quarantine.
+    /// What the run that is alive can know of: not an index that was deleted by hand or by a clear that came late, or is
+    /// defined otherwise by now, nor documents in the quarantine.
     Mended,
+    /// What a start knows of: all but an index that has stopped, and stays as it is until someone asks, and documents that
+    /// someone has tampered with.
+    Started,
     /// Everything.
     Right,
 }
@@ -236,12 +244,36 @@ fn unsettled(world: &World, until: Until) -> Option<(String, bool)> {
     world.with(|state| {
         let is_judged = |index: usize| {
             let is_known = state.index.current[index].is_some()
+                && !state.index.has_lost_marker(index)
                 && state.definitions[index] == state.definitions_of_run[index];
-            until == Until::Right || is_known
+            until > Until::Mended || is_known
         };
+        let slot = state.database.slot.as_ref();
+        let stands = |index: usize, wanted: SeedState| {
+            let marker = state.index.generation(index).and_then(|generation| generation.marker.as_ref());
+            marker.is_some_and(|(seed, at)| {
+                *at == wanted
+                    && incarnation_of(seed.stream.as_str()) == slot.map(|slot| slot.incarnation)
+                    && seed.definition.as_str() == state.definitions[index].to_string()
+            })
+        };
+        let is_judged =
+            |index: usize| is_judged(index) && (until == Until::Right || !stands(index, SeedState::Parked));
         let is_excused = |doc: &Doc| {
-            !is_judged(doc.index) || (until == Until::Mended && state.index.recorded.contains_key(doc))
+            !is_judged(doc.index)
+                || (until == Until::Mended && state.index.recorded.contains_key(doc))
+                || (until < Until::Right && {
+                    let current = state.index.current[doc.index];
+                    current.is_some_and(|current| state.index.is_tampered(current, doc))
+                })
         };
+        if let Some(index) = state.conduct.promised() {
+            let what = format!("{} was to be seeded anew, and was not", world.names[index]);
+            return Some((what, false));
+        }
+        if until > Until::Mended && state.caught_up != Some(state.run) {
+            return Some(("the engine does not say that it is caught up".to_owned(), false));
+        }
         let Some(slot) = &state.database.slot else {
             return Some(("there is no position".to_owned(), false));
         };
@@ -250,16 +282,8 @@ fn unsettled(world: &World, until: Until) -> Option<(String, bool)> {
             return Some((what, false));
         }
         for index in (0..world.names.len()).filter(|index| is_judged(*index)) {
-            let marker = state.index.generation(index).and_then(|generation| generation.marker.as_ref());
-            let seeded = marker.is_some_and(|(seed, at)| {
-                *at == SeedState::Seeded
-                    && incarnation_of(seed.stream.as_str()) == Some(slot.incarnation)
-                    && seed.definition.as_str() == state.definitions[index].to_string()
-            });
-            let parked_late = until == Until::Mended
-                && !world.plan.sink.checks_epochs
-                && marker.is_some_and(|(_, at)| *at == SeedState::Parked);
-            if !seeded && !parked_late {
+            if !stands(index, SeedState::Seeded) {
+                let marker = state.index.generation(index).and_then(|generation| generation.marker.as_ref());
                 return Some((format!("{} is not seeded: {marker:?}", world.names[index]), false));
             }
         }

@@ -172,7 +172,7 @@ fn lane(point: Point) -> Lane {
 }
 
 /// A request in words. What it is about comes first.
-fn describe(world: &World, call: &Call) -> String {
+pub(crate) fn describe(world: &World, call: &Call) -> String {
     let name = |index: &usize| world.names[*index].to_string();
     let physical = |generation: &u64| format!("physical index {generation}");
     match call {

@@ -7,6 +7,7 @@ use syncline::{Seed, SeedState};
 use crate::index::Op;
 use crate::marks::Mark;
 use crate::message::{Answer, Call, Failed, Reply, Request, Written};
+use crate::outcome::Check;
 use crate::plan::{Moment, Point, Poison};
 use crate::random::mix;
 use crate::serve::{done, pause};
@@ -73,6 +74,10 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle
             return set_marker(world, request, *generation, seed, SeedState::Seeded, *epoch, nth).await;
         }
         Call::Park { generation, seed, epoch } => {
+            let of = world.with(|state| state.index.generations.get(generation).map(|physical| physical.index));
+            if let Some(index) = of.filter(|index| !world.plan.schema.indexes[*index].parks) {
+                world.fail(Check::Reason, format!("{} is to stop, which must not", world.names[index]));
+            }
             return set_marker(world, request, *generation, seed, SeedState::Parked, *epoch, nth).await;
         }
         Call::Load => {

@@ -12,6 +12,7 @@ use syncline::{IndexName, Seed};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
+use crate::conduct::Conduct;
 use crate::database::Database;
 use crate::gauges::Gauges;
 use crate::index::{Index, Settled};
@@ -33,6 +34,7 @@ pub(crate) struct State {
     pub(crate) judge: Judge,
     pub(crate) outcome: Outcome,
     pub(crate) gauges: Gauges,
+    pub(crate) conduct: Conduct,
     broken: Option<(Broken, u64)>,
     faults: BTreeMap<(Point, Moment, u32), Vec<Act>>,
     passed: BTreeMap<(Point, Moment), u32>,
@@ -40,6 +42,10 @@ pub(crate) struct State {
     pub(crate) healed: bool,
     /// The run that was alive when they were: it may end yet on what it met before.
     pub(crate) run_at_heal: u64,
+    /// Someone looks after what an engine does not mend by itself: indexes that have stopped, or were tampered with.
+    pub(crate) tended: bool,
+    /// The run that says of itself that it is caught up, and has nothing to do.
+    pub(crate) caught_up: Option<u64>,
     /// The run of the engine that is alive, and whether it is.
     pub(crate) run: u64,
     pub(crate) is_running: bool,
@@ -81,6 +87,7 @@ pub(crate) struct World {
 impl World {
     /// Errors: a plan that contradicts itself.
     pub(crate) fn new(plan: Plan) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<Act>), String> {
+        plan.check()?;
         let shape = Shape::new(&plan.schema)?;
         let names = plan.schema.indexes.iter().map(|index| IndexName::new(&index.name));
         let names = names.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
@@ -96,11 +103,14 @@ impl World {
             judge,
             outcome: Outcome::default(),
             gauges: Gauges::default(),
+            conduct: Conduct::default(),
             broken: None,
             faults,
             passed: BTreeMap::new(),
             healed: false,
             run_at_heal: 0,
+            tended: false,
+            caught_up: None,
             run: 0,
             is_running: false,
             definitions: vec![0; names.len()],
@@ -354,6 +364,7 @@ fn is_of_request(act: &Act) -> bool {
         | Act::DeleteIndex { .. }
         | Act::Redefine { .. }
         | Act::Reindex { .. }
+        | Act::Tamper { .. }
         | Act::Verify { .. }
         | Act::Drain { .. } => false,
     }

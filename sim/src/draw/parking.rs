@@ -6,7 +6,10 @@ use crate::random::Random;
 /// Some indexes stop where a document of theirs fails.
 pub(super) fn parks(random: &mut Random, schema: &mut Schema) {
     if random.permille(350) {
-        schema.indexes.iter_mut().for_each(|index| index.parks = random.permille(500));
+        for index in &mut schema.indexes {
+            index.parks = random.permille(500);
+            index.skips &= !index.parks;
+        }
     }
 }
 

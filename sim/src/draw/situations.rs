@@ -20,6 +20,7 @@ pub(super) fn more(
     faults.extend(last(random));
     faults.extend(reindexes(random, schema));
     faults.extend(verifications(&mut Random::new(seed, "verifications"), schema));
+    faults.extend(hands(&mut Random::new(seed, "hands"), schema));
     faults
 }
 
@@ -61,6 +62,23 @@ fn verifications(random: &mut Random, schema: &Schema) -> Vec<Fault> {
         Fault { at, act: Act::Verify { index } }
     };
     (0..count).map(&mut verification).collect()
+}
+
+/// Someone tampers with what an index holds, and may have it compared afterwards.
+fn hands(random: &mut Random, schema: &Schema) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for _ in 0..if random.permille(800) { 0 } else { random.between(1, 4) } {
+        let point = random.pick(&[Point::Commit, Point::Confirm, Point::CaughtUp, Point::Mark, Point::End]);
+        let moment = if point == Point::End { Moment::Before } else { Moment::After };
+        let nth = if point == Point::End { 0 } else { random.below(10) as u32 };
+        let index = random.below(schema.indexes.len() as u64) as usize;
+        faults.push(Fault { at: At { point, moment, nth }, act: Act::Tamper { index, nth: random.below(30) as usize } });
+        if random.permille(500) {
+            let at = At { point, moment, nth: nth + random.between(1, 3) as u32 };
+            faults.push(Fault { at, act: Act::Verify { index } });
+        }
+    }
+    faults
 }
 
 /// A builder that does not answer for all that it was asked for.

@@ -3,6 +3,7 @@
 //! A seed is only a way to draw one ([`draw`](crate::draw)). A plan is kept, edited, reduced and replayed; it stays valid
 //! where the drawing, or the number of random decisions of a build, changes.
 
+mod check;
 mod plain;
 mod text;
 
@@ -282,6 +283,8 @@ pub struct Engine {
     pub grace_ms: u64,
     /// How long after the end of a run the next one starts.
     pub restart_ms: u64,
+    /// `Alarms::unacknowledged_age`.
+    pub alarm_ms: u64,
 }
 
 /// One thing that goes wrong, once.
@@ -459,6 +462,13 @@ pub enum Act {
         /// Which: its place in the schema.
         index: usize,
     },
+    /// Someone changes a document of a seeded index, removes one, or adds one that should not be there.
+    Tamper {
+        /// Which index: its place in the schema.
+        index: usize,
+        /// Which document, and which of the three.
+        nth: usize,
+    },
     /// The engine is asked to compare an index with its source.
     Verify {
         /// Which: its place in the schema.
@@ -536,6 +546,7 @@ impl Act {
             (Self::DeleteIndex { .. }, _) => "delete index",
             (Self::Redefine { .. }, _) => "redefine index",
             (Self::Reindex { .. }, _) => "reindex",
+            (Self::Tamper { .. }, _) => "tamper",
             (Self::Verify { .. }, _) => "verify",
             (Self::Drain { .. }, _) => "drain",
         }

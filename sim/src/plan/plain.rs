@@ -66,6 +66,7 @@ impl Default for Engine {
             cursor_interval_ms: 200,
             grace_ms: 50,
             restart_ms: 1,
+            alarm_ms: 2000,
         }
     }
 }

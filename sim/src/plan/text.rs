@@ -10,9 +10,11 @@ use crate::plan::Plan;
 const COLUMNS: usize = 110;
 
 impl Plan {
-    /// The plan that a text holds. Errors: where the text is none, and why.
+    /// The plan that a text holds. Errors: where the text is none, or what of it cannot be run, and why.
     pub fn parse(text: &str) -> Result<Self, String> {
-        serde_json::from_str(text).map_err(|error| error.to_string())
+        let plan: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        plan.check()?;
+        Ok(plan)
     }
 
     /// The plan as a text. What is plain is left out.

@@ -26,7 +26,11 @@ impl<F: FnMut(&Plan) -> bool, P: FnMut(Progress)> Reducer<F, P> {
 fn drop_index(plan: &mut Plan, dropped: usize) {
     plan.schema.indexes.remove(dropped);
     plan.faults.retain_mut(|fault| match &mut fault.act {
-        Act::DeleteIndex { index } | Act::Redefine { index } => {
+        Act::DeleteIndex { index }
+        | Act::Redefine { index }
+        | Act::Reindex { index }
+        | Act::Tamper { index, .. }
+        | Act::Verify { index } => {
             let stays = *index != dropped;
             *index -= usize::from(*index > dropped);
             stays

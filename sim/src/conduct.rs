@@ -1,0 +1,292 @@
+//! How a run behaves at its ports, beside what becomes durable: judged by what it was told there, and by what it was asked
+//! for. Everything here concerns one run, and is forgotten with it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use syncline::SeedState;
+
+use crate::judge::Broken;
+use crate::outcome::Check;
+use crate::plan::Engine;
+use crate::tables::from_key;
+
+/// By how much a timer of the engine may be late: a poll is held for a millisecond by each fault that happens at it.
+const LATE_US: u64 = 100_000;
+
+/// How the name of a call begins that reads a table.
+const SCAN: &str = "Scan";
+
+/// A number that grows with everything that a run does or hears.
+type Moment = u64;
+
+/// A drain that was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    asked_us: u64,
+    within_ms: u64,
+}
+
+/// What a run said of itself when it ended without an error.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) started: bool,
+    pub(crate) captured: u64,
+    pub(crate) unacknowledged: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Conduct {
+    now: Moment,
+    /// How far each index is, as the run was told last or has told last, where that was answered.
+    known: BTreeMap<usize, SeedState>,
+    /// Since when each index has a reason to be cleared though it is seeded or has stopped.
+    reasons: BTreeMap<usize, Moment>,
+    /// The indexes that are to be seeded anew because someone asked for it.
+    promised: BTreeSet<usize>,
+    /// The indexes that someone asked to have compared, for which tables may be scanned at any time.
+    verifying: BTreeSet<usize>,
+    /// Calls whose last attempt failed for the moment: how often in a row, and when.
+    failed: BTreeMap<String, (u32, u64)>,
+    /// Changes that the stream has given, truncations among them, and when those that are not acknowledged were.
+    given: u64,
+    waiting: VecDeque<(u64, u64)>,
+    /// The checkpoints of the open stream: how many changes had been given before each.
+    checkpoints: BTreeMap<u64, u64>,
+    acknowledged: u64,
+    /// The incarnation of the stream that was opened last, and whether it was opened again, or went back, so that changes
+    /// may have been given more than once.
+    stream: Option<u64>,
+    has_repeats: bool,
+    /// The newest position that was confirmed since the stream was opened.
+    confirmed: u64,
+    drain: Option<Drain>,
+    /// The run stood still at some time, for no fault of its own.
+    pub(crate) was_paused: bool,
+    /// It has said that its oldest change is too old, and has not seen to it since.
+    has_warned: bool,
+}
+
+fn reason(what: String) -> Result<(), Broken> {
+    Err((Check::Reason, what))
+}
+
+impl Conduct {
+    fn tick(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+
+    /// The stream was opened: what it gives begins at the resume point.
+    pub(crate) fn on_opened(&mut self, incarnation: u64) {
+        self.has_repeats |= self.stream == Some(incarnation);
+        self.confirmed = 0;
+        if self.stream.replace(incarnation).is_some_and(|before| before != incarnation) {
+            // What the one before gave can never be given again, and is owed to nobody.
+            self.acknowledged = self.given;
+            self.waiting.clear();
+            self.checkpoints.clear();
+        }
+    }
+
+    /// The stream goes back.
+    pub(crate) fn on_repeat(&mut self) {
+        self.has_repeats = true;
+    }
+
+    /// The stream has given a change, or a truncation.
+    pub(crate) fn on_given(&mut self, now_us: u64) {
+        self.given += 1;
+        self.waiting.push_back((self.given, now_us));
+    }
+
+    /// The stream says that tables were emptied of which these indexes are made.
+    pub(crate) fn on_truncated(&mut self, indexes: impl IntoIterator<Item = usize>) {
+        let now = self.tick();
+        self.reasons.extend(indexes.into_iter().map(|index| (index, now)));
+    }
+
+    pub(crate) fn on_checkpoint(&mut self, position: u64) {
+        self.checkpoints.insert(position, self.given);
+    }
+
+    /// A position was confirmed, and the source has said so.
+    pub(crate) fn on_confirmed(&mut self, position: u64, now_us: u64, of: &Engine) -> Result<(), Broken> {
+        let warned = self.has_warned_in_time(now_us, of);
+        if let Some(given) = self.checkpoints.get(&position) {
+            self.acknowledged = self.acknowledged.max(*given);
+        }
+        while self.waiting.front().is_some_and(|(number, _)| *number <= self.acknowledged) {
+            self.waiting.pop_front();
+        }
+        if !self.is_stalled(now_us, of.alarm_ms * 1000) {
+            self.has_warned = false;
+        }
+        if position < self.confirmed {
+            let what = format!("@{position} was confirmed after @{}", self.confirmed);
+            return Err((Check::Whole, what));
+        }
+        self.confirmed = position;
+        warned
+    }
+
+    /// The index says how far an index is, or has taken what the run said of it.
+    pub(crate) fn on_known(&mut self, index: usize, state: SeedState) {
+        self.known.insert(index, state);
+    }
+
+    /// Someone asks for an index to be seeded anew. The run may clear it from now on, and, where it is not being seeded
+    /// anyway, has to, unless it refuses.
+    pub(crate) fn on_promised(&mut self, index: usize) {
+        let now = self.tick();
+        self.reasons.insert(index, now);
+        if matches!(self.known.get(&index), Some(SeedState::Seeded | SeedState::Parked)) {
+            self.promised.insert(index);
+        }
+    }
+
+    /// The run refuses to.
+    pub(crate) fn on_refused(&mut self, index: usize) {
+        self.reasons.remove(&index);
+        self.promised.remove(&index);
+    }
+
+    /// An index that the run was asked to seed anew, and has not cleared since.
+    pub(crate) fn promised(&self) -> Option<usize> {
+        self.promised.first().copied()
+    }
+
+    /// Someone asked for an index to be compared.
+    pub(crate) fn on_verifying(&mut self, index: usize) {
+        self.verifying.insert(index);
+    }
+
+    /// An index is going to be cleared: whether there is a reason. Returns when that was.
+    pub(crate) fn on_clear(&mut self, index: usize) -> (Moment, Result<(), Broken>) {
+        let verdict = match self.known.get(&index) {
+            Some(SeedState::Seeded | SeedState::Parked) if !self.reasons.contains_key(&index) => {
+                reason(format!("index {index} is cleared, which is {:?}, for no reason", self.known[&index]))
+            }
+            _ => Ok(()),
+        };
+        (self.tick(), verdict)
+    }
+
+    /// An index was cleared, which began at that moment.
+    pub(crate) fn on_cleared(&mut self, index: usize, began: Moment) {
+        self.known.insert(index, SeedState::Unseeded);
+        self.reasons.retain(|of, since| *of != index || *since > began);
+        // One that someone asks for while an index is being cleared is the same.
+        self.promised.remove(&index);
+        self.failed.retain(|call, _| !call.starts_with(SCAN));
+    }
+
+    /// A table is read from a row on, of which these indexes are made: whether one of them has to be scanned, and whether
+    /// none has come further.
+    pub(crate) fn on_scan(&self, roots: &[usize], after: Option<&Vec<i64>>) -> Result<(), Broken> {
+        if roots.iter().any(|index| self.verifying.contains(index)) {
+            return Ok(());
+        }
+        let state = |index: &usize| self.known.get(index);
+        let is_done = |index: &&usize| matches!(state(index), Some(SeedState::Seeded | SeedState::Parked));
+        let mut open = roots.iter().filter(|index| !is_done(index)).peekable();
+        if open.peek().is_none() {
+            return reason(format!("the table of the indexes {roots:?} is scanned, of which none needs it"));
+        }
+        let cursor = |index: &usize| match state(index) {
+            Some(SeedState::Seeding(cursor)) => cursor.as_ref().map(from_key),
+            _ => None,
+        };
+        match open.map(cursor).min().flatten() {
+            Some(cursor) if after < Some(&cursor) => {
+                reason(format!("a table is scanned after {after:?}, though all before {cursor:?} is done"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A call is made: whether it was waited long enough for since it failed.
+    pub(crate) fn on_call(&self, call: &str, now_us: u64, of: &Engine) -> Result<(), Broken> {
+        // Two calls of a kind at once may ask the same; and the last confirm of a run that ends is made at once.
+        if call.starts_with("Resolve") || call.starts_with("Confirm") {
+            return Ok(());
+        }
+        let Some((attempts, failed_us)) = self.failed.get(call) else { return Ok(()) };
+        let doublings = attempts.saturating_sub(1).min(31);
+        let whole_ms = of.retry_min_ms.saturating_mul(1 << doublings).min(of.retry_max_ms);
+        let (waited_us, least_us) = (now_us - failed_us, whole_ms * 500);
+        if waited_us >= least_us {
+            return Ok(());
+        }
+        let what = format!(
+            "`{call}` was made again {waited_us} us after failure {attempts}; the least is {least_us} us"
+        );
+        Err((Check::Patient, what))
+    }
+
+    /// A call was answered: it failed for the moment, or otherwise.
+    pub(crate) fn on_answer(&mut self, call: String, failed_at_us: Option<u64>) {
+        match failed_at_us {
+            Some(at_us) => {
+                let held = self.failed.entry(call).or_default();
+                *held = (held.0 + 1, at_us);
+            }
+            None => drop(self.failed.remove(&call)),
+        }
+    }
+
+    pub(crate) fn on_drain(&mut self, asked_us: u64, within_ms: u64) {
+        // The earliest deadline holds.
+        let ends = |drain: &Drain| drain.asked_us + drain.within_ms * 1000;
+        let drain = Drain { asked_us, within_ms };
+        if self.drain.as_ref().is_none_or(|known| ends(&drain) < ends(known)) {
+            self.drain = Some(drain);
+        }
+    }
+
+    fn is_stalled(&self, now_us: u64, age_us: u64) -> bool {
+        self.waiting.front().is_some_and(|(_, at_us)| now_us - at_us > age_us)
+    }
+
+    /// The run says that its oldest change is too old: whether it is.
+    pub(crate) fn on_warning(&mut self, now_us: u64, of: &Engine) -> Result<(), Broken> {
+        self.has_warned = true;
+        match self.has_repeats || self.is_stalled(now_us + 1, of.alarm_ms * 1000) {
+            true => Ok(()),
+            false => Err((Check::Told, "a run warns of an old change, and has none".to_owned())),
+        }
+    }
+
+    /// Whether the run has warned where its oldest change is too old.
+    fn has_warned_in_time(&self, now_us: u64, of: &Engine) -> Result<(), Broken> {
+        if self.has_warned || self.was_paused || self.has_repeats || !self.is_stalled(now_us, of.alarm_ms * 1000 + LATE_US) {
+            return Ok(());
+        }
+        let oldest = self.waiting.front().map_or(0, |(_, at_us)| now_us - at_us);
+        Err((Check::Told, format!("a change was not acknowledged for {oldest} us, and nobody was warned")))
+    }
+
+    /// The run is over, with what it says of itself, where it was drained: whether that is so, and it was in time.
+    pub(crate) fn on_ended(&self, now_us: u64, ended: Option<Ended>, of: &Engine) -> Result<(), Broken> {
+        self.has_warned_in_time(now_us, of)?;
+        let (Some(ended), Some(drain)) = (ended, self.drain) else { return Ok(()) };
+        let most_us = drain.within_ms * 1000 + of.grace_ms * 1000 + LATE_US;
+        let took_us = now_us - drain.asked_us;
+        if took_us > most_us && !self.was_paused {
+            return Err((Check::Drained, format!("a drain took {took_us} us; the most is {most_us} us")));
+        }
+        if !ended.started {
+            return Ok(());
+        }
+        let owed = self.given - self.acknowledged;
+        // Of what was given twice, who knows which of them was acknowledged.
+        let is_right = ended.unacknowledged == owed || self.has_repeats;
+        if ended.captured != self.given || !is_right {
+            let what = format!(
+                "a drained run says that {} of {} changes are not acknowledged; it was given {}, and {owed} are not",
+                ended.unacknowledged, ended.captured, self.given
+            );
+            return Err((Check::Drained, what));
+        }
+        Ok(())
+    }
+}
