@@ -109,6 +109,16 @@ impl Conduct {
         self.checkpoints.insert(position, self.given);
     }
 
+    /// The newest checkpoint that the open stream has given.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        self.checkpoints.last_key_value().map(|(position, _)| *position)
+    }
+
+    /// The incarnation of the stream that was opened last.
+    pub(crate) fn stream(&self) -> Option<u64> {
+        self.stream
+    }
+
     /// A position was confirmed, and the source has said so.
     pub(crate) fn on_confirmed(&mut self, position: u64, now_us: u64, of: &Engine) -> Result<(), Broken> {
         let warned = self.has_warned_in_time(now_us, of);

@@ -88,6 +88,7 @@ impl Judge {
     pub(crate) fn on_cleared(&mut self, index: usize) {
         self.cleared.insert(index, self.checkpoints.last().copied().unwrap_or_default());
         self.at_fault.remove(&index);
+        self.durable.retain(|doc, _| doc.index != index);
     }
 
     /// Whether the document of a change is missing for a reason that is as durable as the document would be: its index was
@@ -172,7 +173,41 @@ impl Judge {
         if position <= from {
             return Ok(());
         }
-        for (at, docs) in self.changed.range(from + 1..=position) {
+        if let Some((at, doc)) = self.owed(from, position, standing) {
+            if self.refused.contains(doc) {
+                let what = format!("@{position} was confirmed, but {doc:?} of @{at} is not recorded");
+                return Err((Check::Recorded, what));
+            }
+            let what = format!("@{position} was confirmed, but {doc:?} as of @{at} is not durable");
+            return Err((Check::Durable, what));
+        }
+        (self.judged, self.since) = (position, since);
+        Ok(())
+    }
+
+    /// A run says that it is caught up, and was given everything up to a position: whether that is durable.
+    pub(crate) fn on_caught_up(
+        &self,
+        since: u64,
+        position: u64,
+        standing: impl Fn(&Doc) -> Standing,
+    ) -> Result<(), Broken> {
+        match self.owed(self.judged.max(since), position, standing) {
+            Some((at, doc)) => {
+                let what = format!("a run says that it is caught up, but {doc:?} as of @{at} is not durable");
+                Err((Check::Told, what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The first document that changed after one position, up to another, and is not durable as of then, nor excused; and
+    /// where it changed.
+    fn owed(&self, since: u64, to: u64, standing: impl Fn(&Doc) -> Standing) -> Option<(u64, &Doc)> {
+        if to <= since {
+            return None;
+        }
+        for (at, docs) in self.changed.range(since + 1..=to) {
             for (doc, how) in docs {
                 let durable = self.durable.get(doc).copied().unwrap_or_default();
                 if durable >= self.place(doc, *at) {
@@ -192,16 +227,10 @@ impl Judge {
                 {
                     continue;
                 }
-                if self.refused.contains(doc) {
-                    let what = format!("@{position} was confirmed, but {doc:?} of @{at} is not recorded");
-                    return Err((Check::Recorded, what));
-                }
-                let what = format!("@{position} was confirmed, but {doc:?} as of @{at} is not durable");
-                return Err((Check::Durable, what));
+                return Some((*at, doc));
             }
         }
-        (self.judged, self.since) = (position, since);
-        Ok(())
+        None
     }
 
     /// Documents are to be recorded in the quarantine: whether they are at fault.

@@ -24,7 +24,7 @@ use crate::message::{Answer, Call, Written};
 use crate::outcome::Check;
 use crate::plan::{Node, Poison};
 use crate::tables::{Body, Doc, Image, doc_of, from_key, to_key};
-use crate::world::{World, incarnation_of};
+use crate::world::{State, World, incarnation_of};
 
 /// How long a connection may be silent beyond what is agreed, before it counts as lost.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -464,6 +464,18 @@ impl Sink for Index {
     }
 
     async fn caught_up(&self) -> Result<(), Fault> {
+        let world = &self.0.world;
+        world.judge(world.with(|state| {
+            let State { conduct, database, judge, index, .. } = state;
+            let (Some(slot), Some(newest)) = (&database.slot, conduct.newest()) else { return Ok(()) };
+            let is_stream = |seed: &Seed| incarnation_of(seed.stream.as_str()) == Some(slot.incarnation);
+            // A position of another slot means something else.
+            if conduct.stream() != Some(slot.incarnation) {
+                return Ok(());
+            }
+            let newest = newest + database.base(slot.incarnation);
+            judge.on_caught_up(slot.created_at, newest, |doc| index.standing(doc, is_stream))
+        }));
         self.0.ask(Node::Index, Call::CaughtUp).await.map(drop)
     }
 
