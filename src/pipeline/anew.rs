@@ -99,6 +99,7 @@ impl<B> Pipeline<B> {
         index.rows.clear_marks();
         index.skip_to = None;
         index.verification = None;
+        self.abandon(|purpose| purpose == Purpose::List(number));
         self.leave_scan(number);
     }
 

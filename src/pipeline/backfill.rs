@@ -158,10 +158,14 @@ impl<B> Pipeline<B> {
 
     pub(super) fn scan_capacity(&self) -> usize {
         let Some(scan) = self.seeding.scan.as_ref().filter(|scan| scan.open.is_some()) else { return 0 };
-        let owed = self.seeding.rows_owed();
-        let room = self.config.limits.backfill_rows.saturating_sub(owed) / scan.members.len().max(1);
+        let room = self.room_for_rows() / scan.members.len().max(1);
         // Where more indexes share a table than rows are allowed, one row at a time.
-        room.max(usize::from(owed == 0))
+        room.max(usize::from(self.seeding.rows_owed() == 0))
+    }
+
+    /// How many more rows, or documents that a sink holds, may be owed.
+    pub(super) fn room_for_rows(&self) -> usize {
+        self.config.limits.backfill_rows.saturating_sub(self.seeding.rows_owed())
     }
 
     /// Whether no more rows are to be expected in the open unit.

@@ -175,7 +175,8 @@ impl<B> Pipeline<B> {
         if self.seeding.stream.as_ref() != Some(&stream) {
             // What is under way belongs to the old stream, and its answers would be taken for the new one's.
             self.abandon(|purpose| {
-                matches!(purpose, Purpose::Ack | Purpose::Scan) || purpose.seeding().is_some()
+                let is_of_a_table = matches!(purpose, Purpose::Scan | Purpose::List(_));
+                is_of_a_table || purpose == Purpose::Ack || purpose.seeding().is_some()
             });
             self.close_scan();
             self.ack.on_new_stream();

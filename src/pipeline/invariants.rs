@@ -160,7 +160,7 @@ impl<B> Pipeline<B> {
                 Purpose::Build(unit) => self.flights.get(unit).is_some_and(|unit| unit.building),
                 Purpose::Flush(part) => matches!(self.flights.part(part), Some(Part::Flush(..))),
                 Purpose::Compare(part) => matches!(self.flights.part(part), Some(Part::Compare(..))),
-                Purpose::List(_) => true,
+                Purpose::List(index) => self.seeding.get(index).verification.is_some(),
                 Purpose::Quarantine(part) => matches!(self.flights.part(part), Some(Part::Quarantine(..))),
                 Purpose::Release(part) => matches!(self.flights.part(part), Some(Part::Release(..))),
                 Purpose::Ack => self.ack.outgoing().0.is_some(),

@@ -141,8 +141,6 @@ impl<B> Pipeline<B> {
     /// Someone asks for an index to be compared.
     pub(super) fn on_verify(&mut self, name: &IndexName) {
         let number = self.seeding.index(name);
-        // What is still being listed for one that was interrupted goes on from another place.
-        self.abandon(|purpose| purpose == Purpose::List(number));
         let index = self.seeding.get_mut(number);
         index.verified = None;
         index.verification =
@@ -240,12 +238,9 @@ impl<B> Pipeline<B> {
 
     /// Whether the sink is being asked what it holds.
     pub(super) fn is_listing(&self) -> bool {
-        self.numbers().any(|number| self.calls.is_pending(Purpose::List(number)))
-    }
-
-    /// How many more rows, or documents that are held, may be owed.
-    fn room_for_rows(&self) -> usize {
-        self.config.limits.backfill_rows.saturating_sub(self.seeding.rows_owed())
+        self.numbers().any(|number| {
+            self.seeding.get(number).verification.is_some() && self.calls.is_pending(Purpose::List(number))
+        })
     }
 
     /// Takes every step of the verifications that needs no other event.
