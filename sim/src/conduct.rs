@@ -8,7 +8,7 @@ use syncline::SeedState;
 use crate::judge::Broken;
 use crate::outcome::Check;
 use crate::plan::Engine;
-use crate::tables::from_key;
+use crate::tables::{Doc, from_key};
 
 /// By how much a timer of the engine may be late: a poll is held for a millisecond by each fault that happens at it.
 const LATE_US: u64 = 100_000;
@@ -43,8 +43,9 @@ pub(crate) struct Conduct {
     reasons: BTreeMap<usize, Moment>,
     /// The indexes that are to be seeded anew because someone asked for it.
     promised: BTreeSet<usize>,
-    /// The indexes that someone asked to have compared, for which tables may be scanned at any time.
-    verifying: BTreeSet<usize>,
+    /// The indexes that someone asked to have compared, for which tables may be scanned at any time; each with the
+    /// documents that were tampered with by then.
+    verifying: BTreeMap<usize, BTreeSet<Doc>>,
     /// Calls whose last attempt failed for the moment: how often in a row, and when.
     failed: BTreeMap<String, (u32, u64)>,
     /// Changes that the stream has given, truncations among them, and when those that are not acknowledged were.
@@ -102,7 +103,10 @@ impl Conduct {
     /// The stream says that tables were emptied of which these indexes are made.
     pub(crate) fn on_truncated(&mut self, indexes: impl IntoIterator<Item = usize>) {
         let now = self.tick();
-        self.reasons.extend(indexes.into_iter().map(|index| (index, now)));
+        // One that has stopped stays as it is until someone asks.
+        let has_stopped = |index: &usize| self.known.get(index) == Some(&SeedState::Parked);
+        let emptied: Vec<usize> = indexes.into_iter().filter(|index| !has_stopped(index)).collect();
+        self.reasons.extend(emptied.into_iter().map(|index| (index, now)));
     }
 
     pub(crate) fn on_checkpoint(&mut self, position: u64) {
@@ -165,9 +169,20 @@ impl Conduct {
         self.promised.first().copied()
     }
 
-    /// Someone asked for an index to be compared.
-    pub(crate) fn on_verifying(&mut self, index: usize) {
-        self.verifying.insert(index);
+    /// Someone asks for an index to be compared, of which these documents were tampered with.
+    pub(crate) fn on_verifying(&mut self, index: usize, tampered: BTreeSet<Doc>) {
+        self.verifying.entry(index).or_insert(tampered);
+    }
+
+    /// An index was compared to the end: whether all is mended that was wrong when it began. What is still wrong is given.
+    pub(crate) fn on_verified(&self, index: usize, tampered: &BTreeSet<Doc>) -> Result<(), Broken> {
+        let before = self.verifying.get(&index).into_iter().flatten();
+        match before.into_iter().find(|doc| tampered.contains(doc)) {
+            Some(doc) => {
+                Err((Check::Told, format!("index {index} was compared, and {doc:?} is still wrong")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// An index is going to be cleared: whether there is a reason. Returns when that was.
@@ -193,7 +208,7 @@ impl Conduct {
     /// A table is read from a row on, of which these indexes are made: whether one of them has to be scanned, and whether
     /// none has come further.
     pub(crate) fn on_scan(&self, roots: &[usize], after: Option<&Vec<i64>>) -> Result<(), Broken> {
-        if roots.iter().any(|index| self.verifying.contains(index)) {
+        if roots.iter().any(|index| self.verifying.contains_key(index)) {
             return Ok(());
         }
         let state = |index: &usize| self.known.get(index);
@@ -268,7 +283,11 @@ impl Conduct {
 
     /// Whether the run has warned where its oldest change is too old.
     fn has_warned_in_time(&self, now_us: u64, of: &Engine) -> Result<(), Broken> {
-        if self.has_warned || self.was_paused || self.has_repeats || !self.is_stalled(now_us, of.alarm_ms * 1000 + LATE_US) {
+        if self.has_warned
+            || self.was_paused
+            || self.has_repeats
+            || !self.is_stalled(now_us, of.alarm_ms * 1000 + LATE_US)
+        {
             return Ok(());
         }
         let oldest = self.waiting.front().map_or(0, |(_, at_us)| now_us - at_us);

@@ -7,9 +7,7 @@ use std::task::ready;
 use std::time::Duration;
 
 use syncline::error::Stage;
-use syncline::{
-    Engine, EngineError, FaultKind, Report, Running,
-};
+use syncline::{Engine, EngineError, FaultKind, Report, Running};
 use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
@@ -90,9 +88,9 @@ async fn live(world: &Arc<World>, client: Arc<Client>) -> Result<Report, EngineE
 async fn look_after(world: &World, running: &Running) {
     let status = running.status();
     let is_idle = status.dirty == 0 && status.in_flight == 0 && status.oldest_unacknowledged.is_none();
-    let (tended, tampered) = world.with(|state| {
+    let tended = world.with(|state| {
         state.caught_up = (status.caught_up && is_idle).then_some(state.run);
-        (state.tended, state.index.tampered())
+        state.tended
     });
     if !tended {
         return;
@@ -101,7 +99,7 @@ async fn look_after(world: &World, running: &Running) {
         let Some(number) = world.names.iter().position(|name| *name == index.index) else { continue };
         if index.parked {
             reindex(world, running, number).await;
-        } else if status.caught_up && tampered.contains(&number) {
+        } else if status.caught_up && world.with(|state| !state.index.tampered(number).is_empty()) {
             verify(world, running, number).await;
         }
     }
@@ -121,7 +119,10 @@ async fn reindex(world: &World, running: &Running, index: usize) {
 /// Has an index compared. Whoever asks does not wait for the end: it is told to the observer.
 async fn verify(world: &World, running: &Running, index: usize) {
     let name = &world.names[index];
-    world.with(|state| state.conduct.on_verifying(index));
+    world.with(|state| {
+        let tampered = state.index.tampered(index);
+        state.conduct.on_verifying(index, tampered);
+    });
     if timeout(Duration::from_millis(1), running.verify(name)).await.is_err() {
         world.say(Lane::Seed, format_args!("{name} is being compared"));
     }

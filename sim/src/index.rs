@@ -245,7 +245,9 @@ impl Index {
                 physical.marked = order;
                 let index = physical.index;
                 self.lost[index] = None;
-                if state == SeedState::Parked && let Err(broken) = judge.on_parked(index) {
+                if state == SeedState::Parked
+                    && let Err(broken) = judge.on_parked(index)
+                {
                     settled.broken.get_or_insert(broken);
                 }
                 if is_mark && let Err(broken) = self.judge_mark(generation, &seed, judge, since(&seed)) {
@@ -321,10 +323,11 @@ impl Index {
         self.tampered.contains(&(generation, doc.clone()))
     }
 
-    /// The indexes of which documents were tampered with.
-    pub(crate) fn tampered(&self) -> BTreeSet<usize> {
-        let is_current = |(generation, doc): &&(u64, Doc)| self.current[doc.index] == Some(*generation);
-        self.tampered.iter().filter(is_current).map(|(_, doc)| doc.index).collect()
+    /// The documents of an index that someone has tampered with, and the engine has not written since.
+    pub(crate) fn tampered(&self, index: usize) -> BTreeSet<Doc> {
+        let is_of =
+            |(generation, doc): &&(u64, Doc)| doc.index == index && self.current[index] == Some(*generation);
+        self.tampered.iter().filter(is_of).map(|(_, doc)| doc.clone()).collect()
     }
 
     /// Someone changes a document of a seeded index, or removes it, or adds one that should not be there. Versions stay, as
@@ -333,7 +336,10 @@ impl Index {
         let current = self.current[index]?;
         let physical = self.generations.get_mut(&current)?;
         physical.marker.as_ref().filter(|(_, state)| *state == SeedState::Seeded)?;
-        let held = physical.documents.iter().filter(|(_, stored)| stored.body.is_some());
+        let held = physical.documents.iter().filter(|(doc, stored)| {
+            // To remove what should not be there would mend it.
+            stored.body.is_some() && doc.key[0] != FOREIGN
+        });
         let held: Vec<Doc> = held.map(|(doc, _)| doc.clone()).collect();
         let mut doc = held.get(nth / 3 % held.len().max(1))?.clone();
         let stored = physical.documents.get_mut(&doc)?;
@@ -346,7 +352,8 @@ impl Index {
             _ => {
                 let body = stored.body.clone();
                 doc.key.fill(FOREIGN);
-                physical.documents.entry(doc.clone()).or_insert(Stored { version: (0, 0), body });
+                let foreign = physical.documents.entry(doc.clone());
+                foreign.or_insert(Stored { version: (0, 0), body: None }).body = body;
             }
         }
         self.tampered.insert((current, doc.clone()));

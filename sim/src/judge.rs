@@ -116,7 +116,10 @@ impl Judge {
     pub(crate) fn on_parked(&self, index: usize) -> Result<(), Broken> {
         match self.at_fault.contains(&index) {
             true => Ok(()),
-            false => Err((Check::Reason, format!("index {index} has stopped, and nobody refused a document of it"))),
+            false => Err((
+                Check::Reason,
+                format!("index {index} has stopped, and nobody refused a document of it"),
+            )),
         }
     }
 
@@ -277,6 +280,11 @@ impl Judge {
             }
         }
         Ok(())
+    }
+
+    /// Where a document changed last.
+    pub(crate) fn changed_last(&self, doc: &Doc) -> u64 {
+        self.history.get(doc).and_then(|history| history.last()).map_or(0, |(at, _)| *at)
     }
 
     /// The positions after one, up to another, at which documents changed, and how many.

@@ -66,6 +66,17 @@ impl Observer for Ear {
 
     fn on_index_verified(&self, verified: &Verified) {
         self.world.mark(Mark::Verified);
+        if let Some(index) = self.world.names.iter().position(|name| *name == verified.index) {
+            self.world.judge(self.world.with(|state| {
+                // What cannot be built or written is recorded instead; and what a change has touched is written for that.
+                let confirmed = state.database.slot.as_ref().map_or(0, |slot| slot.confirmed);
+                let mut tampered = state.index.tampered(index);
+                tampered.retain(|doc| {
+                    !state.index.recorded.contains_key(doc) && state.judge.changed_last(doc) <= confirmed
+                });
+                state.conduct.on_verified(index, &tampered)
+            }));
+        }
         self.world.say(
             Lane::Seed,
             format_args!(

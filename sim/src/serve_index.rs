@@ -74,7 +74,8 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle
             return set_marker(world, request, *generation, seed, SeedState::Seeded, *epoch, nth).await;
         }
         Call::Park { generation, seed, epoch } => {
-            let of = world.with(|state| state.index.generations.get(generation).map(|physical| physical.index));
+            let of =
+                world.with(|state| state.index.generations.get(generation).map(|physical| physical.index));
             if let Some(index) = of.filter(|index| !world.plan.schema.indexes[*index].parks) {
                 world.fail(Check::Reason, format!("{} is to stop, which must not", world.names[index]));
             }

@@ -97,3 +97,50 @@ fn a_plan_that_contradicts_itself_is_refused() {
     let failure = simulate(&plan).unwrap_err();
     assert_eq!(failure.what, "the schema has no table `nothing`");
 }
+
+/// What is wrong with a plan that someone wrote is said before it is run, with its place.
+#[test]
+fn a_plan_that_names_what_there_is_not_is_refused() {
+    let plan = r#"{
+        "schema": {
+            "tables": [
+                { "name": "books", "key_columns": 1 },
+                { "name": "reviews", "key_columns": 2, "refs": [{ "table": "books", "key_column": 0 }, { "table": "books" }] }
+            ],
+            "indexes": [{ "name": "books", "root": "books", "children": ["reviews"] }]
+        },
+        "rows": [{ "put": { "table": "reviews", "key": [1, 1], "refs": [1] } }],
+        "workload": [{ "after_ms": 1, "statements": [{ "rekey": { "table": "books", "from": [1], "to": [2] } }] }],
+        "sink": { "sync_us": { "min": 1, "max": 2 } },
+        "faults": [{ "at": { "point": "flush", "moment": "after", "nth": 0 }, "act": { "reindex": { "index": 0 } } }]
+    }"#;
+    assert_eq!(Plan::parse(plan).unwrap().check(), Ok(()));
+    for (from, to, error) in [
+        ("\"name\": \"reviews\"", "\"name\": \"books\"", "two tables have the name"),
+        ("\"key_columns\": 1", "\"key_columns\": 0", "has a key without columns"),
+        ("\"key_column\": 0", "\"key_column\": 2", "is no part of its 2"),
+        ("\"key\": [1, 1]", "\"key\": [1]", "rows[0]: the key of `reviews` has 2 columns, not 1"),
+        ("\"refs\": [1]", "\"refs\": [1, 2]", "rows[0]: `reviews` has 1 refs of its own, not 2"),
+        (
+            "\"rekey\": { \"table\": \"books\"",
+            "\"rekey\": { \"table\": \"x\"",
+            "workload[0].statements[0]: the schema has no",
+        ),
+        ("\"to\": [2]", "\"to\": []", "workload[0].statements[0]: the key of `books` has 1 columns, not 0"),
+        ("\"min\": 1", "\"min\": 3", "sink.sync_us: the least, 3, is greater than the most, 2"),
+        ("\"reindex\": { \"index\": 0 }", "\"verify\": { \"index\": 1 }", "faults[0]: there is no index 1"),
+        ("\"reindex\": { \"index\": 0 }", "\"throttle\": { \"one_in\": 0 }", "faults[0]: one in 0"),
+        (
+            "\"children\": [\"reviews\"]",
+            "\"skips\": true, \"parks\": true",
+            "`books` can either skip or park",
+        ),
+        ("\"rows\"", "\"engine\": { \"builds\": 0 }, \"rows\"", "engine: `limits.builds` is 0"),
+        ("\"rows\"", "\"network\": { \"lost_ppm\": 2000000 }, \"rows\"", "network.lost_ppm"),
+        ("\"rows\"", "\"row\": 1, \"rows\"", "unknown field `row`"),
+    ] {
+        assert!(plan.contains(from), "{from}");
+        let found = Plan::parse(&plan.replacen(from, to, 1)).unwrap_err();
+        assert!(found.contains(error), "`{found}` does not say `{error}`");
+    }
+}

@@ -20,7 +20,13 @@ pub(super) fn run(path: Option<&Path>, pairs: Pairs, jobs: usize) -> Result<bool
         let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         holds &= one(&plan, &name, pairs, jobs, (&mut singles, &mut doubles));
     }
-    println!("killed once in {singles} runs, twice in {doubles}: {}", if holds { "HOLDS" } else { "BROKEN" });
+    let verdict = if holds { "HOLDS" } else { "BROKEN" };
+    let left = match pairs {
+        Pairs::OneIn(1) => String::new(),
+        Pairs::OneIn(step) => format!(", one pair in {step}"),
+        Pairs::None => ", no pairs".to_owned(),
+    };
+    println!("killed once in {singles} runs, twice in {doubles}{left}: {verdict}");
     Ok(holds)
 }
 
@@ -31,6 +37,8 @@ fn one(plan: &Plan, name: &str, pairs: Pairs, jobs: usize, total: (&mut usize, &
     let progress = |done: usize, of: usize| {
         if show {
             eprint!("\r{name}: {done} of {of} first kills ");
+        } else if done.is_multiple_of((of / 10).max(1)) {
+            eprintln!("{name}: {done} of {of} first kills");
         }
     };
     let kills = match kill_points(plan, pairs, jobs.max(1), progress) {

@@ -32,7 +32,7 @@ The simulation of Syncline.
   cargo sim -- replay PLAN.json           a plan from a file
   cargo sim -- kill-points [PLAN.json] [--pairs all|none|N] [--jobs J]
                                           the engine killed at every point of a plan, or of all in sim/plans/kill/,
-                                          one at a time and in pairs, of which all are run, or one in N
+                                          one at a time and in pairs, of which one in N is run (25), or all
   cargo sim -- shrink PLAN.json [--out FILE]
                                           a failing plan, or --seed N, reduced to what it takes to fail in the same check
   cargo sim -- timeline PLAN.json --svg FILE
@@ -117,7 +117,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, lexopt::Error> {
         jobs,
         bug: None,
         list: false,
-        pairs: Pairs::OneIn(1),
+        pairs: Pairs::OneIn(25),
         out: None,
         svg: None,
     };

@@ -12,6 +12,9 @@ use crate::outcome::{Failure, Outcome};
 use crate::run::simulate;
 use crate::shrink::Size;
 
+/// Of so many faults those that never came are told by name.
+const NAMED: usize = 10;
+
 const HOW_TO_READ: &str = concat!(
     "  seconds lane      what: > a request arrives, < it is answered, #: its number; ",
     "0/7 is document 7 of index 0"
@@ -78,6 +81,16 @@ fn tell(given: &Given, result: &Result<Outcome, Failure>, text: &mut String) {
     let or_none = |list: String| if list.is_empty() { "none".to_owned() } else { list };
     let _ = writeln!(text, "\nfaults: {}", or_none(faults.join(", ")));
     let _ = writeln!(text, "met: {}", or_none(marks.join(", ")));
+    let never = given.plan.faults.iter().filter(|fault| !outcome.route.contains(&fault.at));
+    let never: Vec<String> =
+        never.map(|fault| format!("{} at {}", fault.act.name(fault.at.moment), fault.at)).collect();
+    if !never.is_empty() {
+        let _ = writeln!(text, "never came: {} of {} faults", never.len(), given.plan.faults.len());
+        // A plan that someone wrote has few, and each of them is meant.
+        if given.plan.faults.len() <= NAMED {
+            let _ = writeln!(text, "  {}", never.join("\n  "));
+        }
+    }
     let _ = writeln!(text, "trace {}", outcome.trace.hash());
     let _ = match result {
         Ok(outcome) => {

@@ -72,7 +72,10 @@ fn hands(random: &mut Random, schema: &Schema) -> Vec<Fault> {
         let moment = if point == Point::End { Moment::Before } else { Moment::After };
         let nth = if point == Point::End { 0 } else { random.below(10) as u32 };
         let index = random.below(schema.indexes.len() as u64) as usize;
-        faults.push(Fault { at: At { point, moment, nth }, act: Act::Tamper { index, nth: random.below(30) as usize } });
+        faults.push(Fault {
+            at: At { point, moment, nth },
+            act: Act::Tamper { index, nth: random.below(30) as usize },
+        });
         if random.permille(500) {
             let at = At { point, moment, nth: nth + random.between(1, 3) as u32 };
             faults.push(Fault { at, act: Act::Verify { index } });

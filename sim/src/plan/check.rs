@@ -11,7 +11,6 @@ impl Plan {
     /// Whether the plan can be run. Errors: the first thing that contradicts another, or names what there is not, and where
     /// it stands.
     pub fn check(&self) -> Result<(), String> {
-        Shape::new(&self.schema)?;
         for (at, table) in self.schema.tables.iter().enumerate() {
             if table.key_columns == 0 {
                 return Err(format!("schema: table `{}` has a key without columns", table.name));
@@ -26,6 +25,7 @@ impl Plan {
                 }
             }
         }
+        Shape::new(&self.schema)?;
         for (at, index) in self.schema.indexes.iter().enumerate() {
             if self.schema.indexes[..at].iter().any(|other| other.name == index.name) {
                 return Err(format!("schema: two indexes have the name `{}`", index.name));
@@ -93,9 +93,12 @@ impl Plan {
         let table = self.table(table)?;
         match table.key_columns == key.len() {
             true => Ok(table),
-            false => {
-                Err(format!("the key of `{}` has {} columns, not {}", table.name, table.key_columns, key.len()))
-            }
+            false => Err(format!(
+                "the key of `{}` has {} columns, not {}",
+                table.name,
+                table.key_columns,
+                key.len()
+            )),
         }
     }
 

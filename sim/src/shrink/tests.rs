@@ -1,7 +1,7 @@
 //! The reducer, with reasons to fail that are made up.
 
 use crate::draw::draw;
-use crate::plan::{Act, Node, Plan, Statement};
+use crate::plan::{Act, Fault, Node, Plan, Statement};
 use crate::shrink::{Size, shrink};
 
 fn removes(plan: &Plan, wanted: &str) -> usize {
@@ -65,14 +65,21 @@ fn the_time_of_what_is_left_out_can_stay() {
 fn faults_follow_their_index() {
     let on = |plan: &Plan, name: &str| {
         plan.faults.iter().any(|fault| match fault.act {
-            Act::DeleteIndex { index } => plan.schema.indexes.get(index).is_some_and(|of| of.name == name),
+            Act::DeleteIndex { index } | Act::Verify { index } => {
+                plan.schema.indexes.get(index).is_some_and(|of| of.name == name)
+            }
             _ => false,
         })
     };
-    let plan = first(|plan| on(plan, "catalog"));
-    let small = shrink(&plan, |plan| on(plan, "catalog"), |_| {});
-    assert_eq!(small.schema.indexes.len(), 1);
-    assert_eq!(small.faults.len(), 1);
-    assert_eq!(small.faults[0].act, Act::DeleteIndex { index: 0 });
-    assert_eq!(small.faults[0].at.nth, 0);
+    for act in [Act::DeleteIndex { index: 0 }, Act::Verify { index: 0 }] {
+        let has = |plan: &Plan| {
+            let is_kind = |fault: &Fault| std::mem::discriminant(&fault.act) == std::mem::discriminant(&act);
+            plan.faults.iter().any(is_kind) && on(plan, "catalog")
+        };
+        let plan = first(has);
+        let small = shrink(&plan, has, |_| {});
+        assert_eq!(small.schema.indexes.len(), 1);
+        assert_eq!(small.faults.iter().map(|fault| &fault.act).collect::<Vec<_>>(), [&act]);
+        assert_eq!(small.faults[0].at.nth, 0);
+    }
 }
