@@ -24,6 +24,9 @@ use crate::time::Instant;
 
 /// After so many turns in a row the task lets others run.
 const TURNS_AT_ONCE: u32 = 64;
+/// The most changes of a burst. Those of a larger one have left the processor's caches by the time that they are resolved and
+/// written.
+const BURST_MAX: usize = 1024;
 
 /// What woke the loop.
 enum Woken<B> {
@@ -105,7 +108,7 @@ where
         let knows_indexes = pipeline.phase() != Phase::Starting;
         let intake = poll_fn(|cx| {
             let captured = |live: &mut Option<Intake<Captured>>, cx: &mut _| match live {
-                Some(live) if room.0 > 0 => live.poll_burst(cx, room.0).map(Woken::Captured),
+                Some(live) if room.0 > 0 => live.poll_burst(cx, room.0.min(BURST_MAX)).map(Woken::Captured),
                 _ => Poll::Pending,
             };
             let scanned = |scan: &mut Option<(CallId, Intake<Key>)>, cx: &mut _| match scan {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hash, Hasher};
 use core::ops::{Deref, DerefMut};
 
-use hashbrown::HashTable;
+use hashbrown::{HashTable, hash_table};
 use rustc_hash::FxBuildHasher;
 
 use crate::document::DocumentId;
@@ -63,23 +63,18 @@ impl<T: Default> Slab<T> {
                 .as_ref()
                 .is_some_and(|entry| entry.hash == hash && entry.index == index && entry.id.key == id.key)
         };
-        if let Some(at) = self.table.find(hash, same) {
-            return Slot(*at);
-        }
-        let entry = Some(Entry { id, index, hash, known: T::default() });
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.entries[at as usize] = entry;
-                at
-            }
-            None => {
-                self.entries.push(entry);
-                (self.entries.len() - 1) as u32
-            }
-        };
-        let entries = &self.entries;
         let hash_of = |at: &u32| entries[*at as usize].as_ref().map_or(0, |entry| entry.hash);
-        self.table.insert_unique(hash, at, hash_of);
+        let vacant = match self.table.entry(hash, same, hash_of) {
+            hash_table::Entry::Occupied(known) => return Slot(*known.get()),
+            hash_table::Entry::Vacant(vacant) => vacant,
+        };
+        let at = self.free.pop().unwrap_or(self.entries.len() as u32);
+        vacant.insert(at);
+        let entry = Some(Entry { id, index, hash, known: T::default() });
+        match self.entries.get_mut(at as usize) {
+            Some(free) => *free = entry,
+            None => self.entries.push(entry),
+        }
         Slot(at)
     }
 }
