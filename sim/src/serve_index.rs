@@ -51,7 +51,7 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle
         }
         Call::CaughtUp => return done(),
         Call::SeedState { index, generation, seed } => return seed_state(world, *index, *generation, seed),
-        Call::Clear { index, epoch } => {
+        Call::Clear { index, epoch, .. } => {
             alive(world, *epoch)?;
             let order = (request.run, request.number);
             let staged = world.with(|state| {
