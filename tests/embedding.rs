@@ -71,7 +71,7 @@ async fn ports_behind_pointers_are_ports() {
     assert_eq!(world.source.confirmed(), 2);
     assert_eq!(world.store.records().len(), 1);
     for line in
-        ["ensure users", "clear users", "seeded users", "lag: 7", "live started", "backfill completed"]
+        ["ensure users", "rebuild users", "seeded users", "lag: 7", "live started", "backfill completed"]
     {
         assert_eq!(world.log.count(line), 1, "{line}");
     }
@@ -260,7 +260,7 @@ async fn plain_conversions_are_fatal() {
 #[tokio::test(start_paused = true)]
 async fn of_a_fan_out_no_call_is_dropped_because_another_failed() {
     let (a, b, both) = two();
-    for call in ["begin", "ensure", "flush", "caught_up", "clear", "save_cursor", "mark_seeded"] {
+    for call in ["begin", "ensure", "flush", "caught_up", "clear", "rebuild", "save_cursor", "mark_seeded"] {
         a.script.next(call, Act::Fail(Fault::transient("busy")));
         b.script.next(call, Act::Late(Duration::from_secs(10)));
         let began = tokio::time::Instant::now();
@@ -271,6 +271,7 @@ async fn of_a_fan_out_no_call_is_dropped_because_another_failed() {
             "flush" => both.flush(&writes([1]), false).await.map(drop),
             "caught_up" => both.caught_up().await,
             "clear" => both.clear(&users).await,
+            "rebuild" => both.rebuild(&users).await,
             "save_cursor" => both.save_cursor(&users, &seed(), None).await,
             _ => both.mark_seeded(&users, &seed()).await,
         };

@@ -208,7 +208,8 @@ async fn a6_skip_backfill_starts_no_scan_and_writes_no_marker() {
     world.put("users", 2, "name=bob");
     world.engine().skip_backfill(true).run().await.unwrap();
     assert_eq!(world.sink.writes(), ["upsert users 2", "flush true"]);
-    for line in ["snapshot users after the start", "clear users", "cursor users the start", "seeded users"] {
+    for line in ["snapshot users after the start", "rebuild users", "cursor users the start", "seeded users"]
+    {
         assert_eq!(world.log.count(line), 0, "{line}");
     }
     world.engine().run().await.unwrap();
@@ -228,7 +229,7 @@ async fn a7_indexes_are_ensured_at_every_start_before_anything_is_written() {
             world.engine().run().await.unwrap();
             let ensured = world.log.place("ensure users").max(world.log.place("ensure books"));
             assert!(ensured < world.log.place("upsert users 2"));
-            let writing = ["upsert ", "delete ", "clear ", "cursor ", "seeded "];
+            let writing = ["upsert ", "delete ", "rebuild ", "cursor ", "seeded "];
             let lines = world.log.all();
             let first = lines.iter().position(|line| writing.iter().any(|verb| line.starts_with(verb)));
             assert!(first.is_some_and(|first| ensured < first), "{lines:#?}");

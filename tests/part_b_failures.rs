@@ -38,7 +38,7 @@ const CALLS: [(&str, Stage); 15] = [
     ("flush", Stage::Flush),
     ("confirm", Stage::Ack),
     ("seed_state", Stage::Seed),
-    ("clear", Stage::Seed),
+    ("rebuild", Stage::Seed),
     ("save_cursor", Stage::Seed),
     ("mark_seeded", Stage::Seed),
     ("snapshot", Stage::Scan),
@@ -397,7 +397,7 @@ async fn b16_one_bad_index_stops_no_other_and_pins_no_log() {
     world.put("books", 8, "title=v");
     let report = world.engine().with_failure_policies(FailurePolicy::Park).run().await.unwrap();
     assert_eq!((report.parked, report.unacknowledged), (vec![index("users")], 0));
-    assert_eq!((world.log.count("clear users"), world.sink.contents().contains_key("users 3")), (0, false));
+    assert_eq!((world.log.count("rebuild users"), world.sink.contents().contains_key("users 3")), (0, false));
     assert_eq!(world.sink.contents()["books 8"], "title=v");
 }
 

@@ -79,10 +79,10 @@ async fn b2_a_resume_point_exists_before_any_snapshot_is_read() {
     let lines = world.log.all();
     let opened = lines.iter().rposition(|line| line == "open").unwrap();
     assert_eq!(world.log.count("open"), 2);
-    for line in ["clear users", "cursor users the start", "snapshot users after the start"] {
+    for line in ["rebuild users", "cursor users the start", "snapshot users after the start"] {
         assert!(opened < world.log.place(line), "{line} in {lines:#?}");
     }
-    assert!(world.log.place("clear users") < world.log.place("cursor users the start"));
+    assert!(world.log.place("rebuild users") < world.log.place("cursor users the start"));
     assert!(world.log.place("cursor users the start") < world.log.place("upsert users 1"));
 }
 
@@ -105,7 +105,7 @@ async fn b2_a_recreated_position_seeds_again_and_leaves_no_ghost() {
     let world = seeded_and_changed_unseen().await;
     world.source.recreate("another stream");
     world.engine().run().await.unwrap();
-    assert_eq!(world.log.count("clear users"), 1);
+    assert_eq!((world.log.count("rebuild users"), world.log.count("clear users")), (1, 0));
     world.assert_converged();
     let (seed, state) = world.sink.seed_state_of(&index("users")).unwrap();
     assert_eq!((seed.stream.as_str(), state), ("another stream", SeedState::Seeded));
@@ -124,11 +124,11 @@ async fn b2_a_changed_definition_seeds_again_from_a_clean_start() {
     let world = seeded_and_changed_unseen().await;
     world.documents.with(|state| state.shapes[0].definition = "2".to_owned());
     world.engine().run().await.unwrap();
-    assert_eq!(world.log.count("clear users"), 1);
+    assert_eq!((world.log.count("rebuild users"), world.log.count("clear users")), (1, 0));
     world.assert_converged();
     world.log.clear();
     world.engine().run().await.unwrap();
-    assert_eq!(world.log.count("clear users"), 0, "the marker holds for the new definition");
+    assert_eq!(world.log.count("rebuild users"), 0, "the marker holds for the new definition");
 }
 
 #[tokio::test(start_paused = true)]
@@ -289,7 +289,7 @@ async fn b3_a_killed_backfill_resumes_from_its_saved_cursor() {
     world.log.clear();
     engine().run().await.unwrap();
     assert_eq!(world.log.count(&format!("snapshot users after {saved}")), 1);
-    assert_eq!(world.log.count("clear users"), 0);
+    assert_eq!(world.log.count("rebuild users"), 0);
     assert_eq!(world.log.count(&format!("upsert users {saved}")), 0, "it is not written again");
     world.assert_converged();
 }
@@ -302,7 +302,7 @@ async fn b3_indexes_of_one_table_resume_each_from_its_own_cursor() {
     world.documents.with(|state| state.shapes.push(Shape::new("people").over("users")));
     world.log.clear();
     world.engine().run().await.unwrap();
-    assert_eq!(world.log.count("clear users"), 0);
+    assert_eq!(world.log.count("rebuild users"), 0);
     assert_eq!(world.log.count("upsert users 1"), 0, "a seeded index of the same table is left alone");
     assert_eq!(world.log.count("upsert people 1"), 1);
     world.assert_converged();
@@ -358,6 +358,7 @@ async fn b5_a_truncated_table_empties_its_index_and_keeps_what_is_inserted_after
     assert!(last > truncated);
     assert_eq!(world.source.confirmed(), last);
     assert_eq!((world.log.count("clear users"), world.log.count("clear tags")), (1, 0));
+    assert_eq!(world.log.count("rebuild users"), 0, "its documents are gone");
 }
 
 #[tokio::test(start_paused = true)]
@@ -367,6 +368,35 @@ async fn b5_a_truncated_related_table_rebuilds_every_document_it_was_a_part_of()
     world.engine().run().await.unwrap();
     assert_eq!(world.sink.contents()["users 1"], "name=ada");
     world.assert_converged();
+    assert_eq!((world.log.count("rebuild users"), world.log.count("clear users")), (1, 0));
+    assert_eq!(world.log.count("rebuild tags"), 0);
+}
+
+/// What is being rebuilt may still be found as it was, so it is cleared as well: also where the run dies in between.
+#[tokio::test(start_paused = true)]
+async fn b5_an_index_whose_table_is_truncated_while_it_is_rebuilt_is_cleared() {
+    for dies in [false, true] {
+        let world = users_with_posts_and_tags().await;
+        world.sink.script.next("rebuild", Act::Late(ms(500)));
+        world.truncate(&["posts"]);
+        world.source.never_end();
+        let running = world.engine().start();
+        tokio::time::sleep(ms(100)).await;
+        assert_eq!((world.log.count("rebuild users"), world.log.count("clear users")), (1, 0));
+        if dies {
+            world.sink.script.next("clear", Act::Fail(Fault::fatal("no")));
+        }
+        let truncated = world.truncate(&["users"]);
+        tokio::time::sleep(ms(100)).await;
+        assert_eq!((world.log.count("rebuild users"), world.log.count("clear users")), (1, 1));
+        assert!(world.source.confirmed() < truncated || !dies);
+        drop(running);
+        world.source.end();
+        world.engine().run().await.unwrap();
+        world.assert_converged();
+        assert_eq!(world.log.count("clear users"), 1 + usize::from(dies));
+        assert_eq!(world.source.confirmed(), truncated);
+    }
 }
 
 #[tokio::test(start_paused = true)]

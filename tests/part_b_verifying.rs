@@ -37,7 +37,7 @@ async fn b17_an_index_is_compared_with_its_source_beside_live_traffic() {
     // Nothing else of the index was written.
     assert_eq!(writes(), written + 4);
     assert_eq!(running.verify(&users).await.unwrap().different, 0);
-    assert_eq!(world.log.count("clear users"), 1);
+    assert_eq!(world.log.count("rebuild users"), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,6 +116,6 @@ async fn b17_a_verification_leaves_nothing_behind_where_it_dies() {
         world.source.end();
         world.engine().run().await.unwrap();
         world.assert_converged();
-        assert_eq!(world.log.count("clear users"), 1);
+        assert_eq!(world.log.count("rebuild users"), 1);
     }
 }

@@ -27,6 +27,7 @@ const CALLS: [&str; 16] = [
     "confirm",
     "seed_state",
     "clear",
+    "rebuild",
     "save_cursor",
     "mark_seeded",
     "snapshot",

@@ -39,7 +39,9 @@ pub fn command(drive: &Drive, command: &Command<State>) {
             b01_only_what_is_not_owed(drive, *position);
             a04_one_confirm_at_a_time(drive);
         }
-        Command::Clear { index, .. } => b02_nothing_flies_beside_a_clear(drive, index),
+        Command::Clear { index, .. } | Command::Rebuild { index, .. } => {
+            b02_nothing_flies_beside_a_clear(drive, index);
+        }
         // What is said of a stream that was lost a moment ago holds for nothing.
         Command::SaveCursor { index, seed, after: Some(after), .. }
             if seed.stream == drive.model.stream_id() =>
@@ -179,6 +181,9 @@ pub fn b01_confirmed_is_durable(model: &Model, position: Position) {
         for (id, state) in changed {
             let excused = model.is_absent(id, state.time) || model.is_yet_to_be_scanned(id);
             is_durable(at, id, state, excused);
+            let found = model.found.get(&id.index).and_then(|found| found.get(id));
+            let is_gone = found.is_some_and(|found| found.time < state.time && !state.there);
+            assert!(!is_gone, "B5: {at} is confirmed, {id} is still found as {found:?}, not {state:?}");
         }
     }
 }
@@ -200,6 +205,7 @@ fn b02_one_thing_is_remembered_of_an_index_at_a_time(drive: &Drive, command: &Co
         match command {
             Command::ReadSeed { index, .. }
             | Command::Clear { index, .. }
+            | Command::Rebuild { index, .. }
             | Command::SaveCursor { index, .. }
             | Command::MarkSeeded { index, .. }
             | Command::Park { index, .. } => Some(index),
@@ -243,7 +249,10 @@ fn b03_rows_are_durable(model: &Model, index: &IndexName, to: Option<&Key>) {
 
 fn b03_nothing_is_built_beside_a_clear(drive: &Drive, ids: &[DocumentId]) {
     for open in drive.open() {
-        let (Command::Clear { index, .. } | Command::SaveCursor { index, after: None, .. }) = open else {
+        let (Command::Clear { index, .. }
+        | Command::Rebuild { index, .. }
+        | Command::SaveCursor { index, after: None, .. }) = open
+        else {
             continue;
         };
         assert!(ids.iter().all(|id| id.index != *index), "B3: {index} is built while it is cleared");

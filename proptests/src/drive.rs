@@ -295,7 +295,9 @@ impl Drive {
         if self.ack_pending {
             self.mark("crashed between flush and ack");
         }
-        if self.open.iter().any(|open| matches!(open, Command::Clear { .. } | Command::SaveCursor { .. })) {
+        if self.open.iter().any(|open| {
+            matches!(open, Command::Clear { .. } | Command::Rebuild { .. } | Command::SaveCursor { .. })
+        }) {
             self.mark("crashed while seeding");
         }
         self.restart();

@@ -428,6 +428,7 @@ fn transient_failures(open: &Command<crate::model::State>) -> Vec<Answer> {
         Command::Ack { .. }
         | Command::Quarantine { .. }
         | Command::Clear { .. }
+        | Command::Rebuild { .. }
         | Command::SaveCursor { .. }
         | Command::Park { .. }
         | Command::MarkSeeded { .. } => answers.push(failed(Effect::All)),

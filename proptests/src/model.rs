@@ -75,6 +75,8 @@ pub struct Model {
     emptied: u64,
     /// When each index was cleared last, and which of its documents were to be there then.
     cleared: BTreeMap<IndexName, (u64, BTreeSet<DocumentId>)>,
+    /// What searches find of each index that is being rebuilt: what it held before, and what was written since.
+    pub found: BTreeMap<IndexName, BTreeMap<DocumentId, State>>,
     /// The durable resume point.
     pub confirmed: Position,
     /// Which stream it belongs to.
@@ -105,6 +107,7 @@ impl Model {
             gone: BTreeMap::new(),
             emptied: 0,
             cleared: BTreeMap::new(),
+            found: BTreeMap::new(),
             confirmed: Position(0),
             stream: 0,
             sink: Sink::default(),
@@ -227,10 +230,11 @@ impl Model {
         State { time: row(key).time.max(beside).max(emptied), there: row(key).there }
     }
 
-    /// The indexes that are built from a table.
-    pub fn built_from(&self, name: &TableName) -> Vec<IndexName> {
-        let is = |index: &&IndexName| *name == table() || self.is_built_from_related(index);
-        self.indexes.iter().filter(is).cloned().collect()
+    /// The indexes that are built from a table, and whether it is their root.
+    pub fn built_from(&self, name: &TableName) -> Vec<(IndexName, bool)> {
+        let is_root = *name == table();
+        let is = |index: &&IndexName| is_root || self.is_built_from_related(index);
+        self.indexes.iter().filter(is).map(|index| (index.clone(), is_root)).collect()
     }
 
     /// Every second index is built from the root table alone.
@@ -259,6 +263,12 @@ impl Model {
             }
             crate::check::b06_nothing_goes_back(id, held, *state);
             self.sink.documents.insert(id.clone(), (*state, *version));
+            if let Some(found) = self.found.get_mut(&id.index) {
+                match state.there {
+                    true => drop(found.insert(id.clone(), *state)),
+                    false => drop(found.remove(id)),
+                }
+            }
         }
     }
 
@@ -304,8 +314,22 @@ impl Model {
         }
     }
 
+    /// An index is begun anew; what it held is found until it is seeded. Of one that has stopped it is not known which of it
+    /// is gone.
+    pub fn rebuild(&mut self, index: &IndexName) {
+        let held = self.sink.documents.iter().filter(|(id, (state, _))| id.index == *index && state.there);
+        let held = held.map(|(id, (state, _))| (id.clone(), *state)).collect();
+        let found = self.found.remove(index).unwrap_or(held);
+        let is_parked = self.is_parked(index);
+        self.clear(index);
+        if !is_parked && !found.is_empty() {
+            self.found.insert(index.clone(), found);
+        }
+    }
+
     /// An index is emptied. What was removed keeps its version.
     pub fn clear(&mut self, index: &IndexName) {
+        self.found.remove(index);
         for (id, (state, _)) in &mut self.sink.documents {
             if id.index == *index {
                 *state = State::default();

@@ -21,11 +21,13 @@ pub struct Owed {
     answered: BTreeMap<u64, Vec<DocumentId>>,
     waiting: BTreeMap<DocumentId, BTreeSet<u64>>,
     flying: BTreeMap<DocumentId, Debt>,
-    /// For each truncation, and each change of a document that failed while its index was to be cleared, the indexes that are
-    /// not cleared yet.
-    truncations: BTreeMap<u64, BTreeSet<IndexName>>,
-    /// Indexes that were cleared, and of which nothing has been built since.
+    /// For each truncation, and each change of a document that failed while its index was to be emptied, the indexes that are
+    /// not emptied yet, and whether a clear alone will do, because its root table is the one that was truncated.
+    truncations: BTreeMap<u64, BTreeMap<IndexName, bool>>,
+    /// Indexes that were emptied, and of which nothing has been built since.
     empty: BTreeSet<IndexName>,
+    /// Those of them that were not cleared, but rebuilt.
+    rebuilt: BTreeSet<IndexName>,
     /// Indexes that are to stop alone, and those that have.
     parking: BTreeSet<IndexName>,
     parked: BTreeSet<IndexName>,
@@ -45,17 +47,26 @@ impl Owed {
         self.captured
     }
 
-    /// The capture yields these. `built_from` tells which indexes are built from a table.
-    pub fn on_captured(&mut self, items: &Captures, built_from: impl Fn(&TableName) -> Vec<IndexName>) {
+    /// The capture yields these. `built_from` tells which indexes are built from a table, and whether it is their root.
+    pub fn on_captured(
+        &mut self,
+        items: &Captures,
+        built_from: impl Fn(&TableName) -> Vec<(IndexName, bool)>,
+    ) {
         let before = self.captured;
         self.captured += items.counted() as u64;
         self.unresolved.extend(before..self.captured);
         for (at, truncation) in items.truncations() {
             let number = before + at as u64;
             self.unresolved.remove(&number);
-            let indexes = truncation.tables.iter().flat_map(&built_from);
-            let holds = |index: &IndexName| !self.empty.contains(index) && !self.parked.contains(index);
-            let owed: BTreeSet<_> = indexes.filter(holds).collect();
+            let mut owed: BTreeMap<IndexName, bool> = BTreeMap::new();
+            for (index, is_root) in truncation.tables.iter().flat_map(&built_from) {
+                *owed.entry(index).or_default() |= is_root;
+            }
+            owed.retain(|index, is_root| {
+                let is_empty = self.empty.contains(index) && !(*is_root && self.rebuilt.contains(index));
+                !is_empty && !self.parked.contains(index)
+            });
             if !owed.is_empty() {
                 self.truncations.insert(number, owed);
             }
@@ -64,11 +75,12 @@ impl Owed {
         self.checkpoints.extend(checkpoints.map(|(at, position)| (before + at as u64, position)));
     }
 
-    /// Another stream was opened: its positions are others, and every index will be cleared.
+    /// Another stream was opened: its positions are others, and every index will be emptied.
     pub fn on_new_stream(&mut self) {
         self.checkpoints.clear();
         self.safe = None;
         self.empty.clear();
+        self.rebuilt.clear();
         self.parking.clear();
         self.parked.clear();
         for id in core::mem::take(&mut self.stopped) {
@@ -89,14 +101,14 @@ impl Owed {
     pub fn on_stopped<'a>(&mut self, ids: impl IntoIterator<Item = &'a DocumentId>) {
         for id in ids {
             let is_cleared = self.anew.contains(&id.index)
-                || self.truncations.values().any(|indexes| indexes.contains(&id.index));
+                || self.truncations.values().any(|indexes| indexes.contains_key(&id.index));
             if self.parking.contains(&id.index) || !(is_cleared || self.parked.contains(&id.index)) {
                 self.parking.insert(id.index.clone());
                 self.stopped.insert(id.clone());
             } else if let Some(debt) = self.flying.remove(id).flatten().filter(|_| is_cleared)
                 && let Some(oldest) = debt.first()
             {
-                self.truncations.entry(*oldest).or_default().insert(id.index.clone());
+                self.truncations.entry(*oldest).or_default().entry(id.index.clone()).or_default();
             }
         }
     }
@@ -134,17 +146,29 @@ impl Owed {
 
     /// An index was cleared.
     pub fn on_cleared(&mut self, index: &IndexName) {
+        self.on_emptied(index, |_| false);
+        self.rebuilt.remove(index);
+    }
+
+    /// An index was begun anew, and what it held may be found: where that is gone, a clear is owed all the same.
+    pub fn on_rebuilt(&mut self, index: &IndexName) {
+        self.on_emptied(index, |is_gone| is_gone);
+        self.rebuilt.insert(index.clone());
+    }
+
+    fn on_emptied(&mut self, index: &IndexName, stays: impl Fn(bool) -> bool) {
         self.empty.insert(index.clone());
         self.anew.remove(index);
         self.truncations.retain(|_, indexes| {
-            indexes.remove(index);
+            indexes.retain(|other, is_gone| other != index || stays(*is_gone));
             !indexes.is_empty()
         });
     }
 
-    /// That an index was cleared is remembered: from now on it is built.
+    /// That an index was emptied is remembered: from now on it is built.
     pub fn on_started(&mut self, index: &IndexName) {
         self.empty.remove(index);
+        self.rebuilt.remove(index);
     }
 
     /// Whether a truncation is owed.
@@ -308,7 +332,7 @@ impl Owed {
         let truncations =
             self.truncations.iter().map(|(number, set)| (number - first, set)).collect::<Vec<_>>();
         let (safe, empty) =
-            (self.safe, (&self.empty, &self.anew, &self.parking, &self.parked, &self.stopped));
+            (self.safe, (&self.empty, &self.rebuilt, &self.anew, &self.parking, &self.parked, &self.stopped));
         format!(
             "{unresolved:?} {answered:?} {waiting:?} {flying:?} {truncations:?} {empty:?} {later:?} {safe:?} {:?}",
             self.quarantined

@@ -81,7 +81,7 @@ pub const BACKFILL: World = World {
     },
     commits: &[Op::Commit(0b10, 0)],
     crashes: 1,
-    demands: &["cleared", "crashed while seeding", "cursor saved", "scan began", "scan resumed", "seeded"],
+    demands: &["rebuilt", "crashed while seeding", "cursor saved", "scan began", "scan resumed", "seeded"],
     ..EMPTY
 };
 
@@ -174,7 +174,7 @@ pub const TRUNCATION_RELATED: World = World {
     commits: &[Op::Truncate(Emptied::Related, 0)],
     transient: 1,
     crashes: 0,
-    demands: &["abandoned", "cleared", "seeded", "truncated", "truncated while seeding"],
+    demands: &["abandoned", "rebuilt", "seeded", "truncated", "truncated while seeding"],
     ..TRUNCATION
 };
 
@@ -200,7 +200,7 @@ pub const PARKING: World = World {
     setup: Setup { rows: 0b1, park: true, max_documents: 2, builds: 1, units: 1, ..BACKFILL.setup },
     commits: &[Op::Commit(0b1, 0)],
     permanent: 1,
-    demands: &["a parked index reindexed", "cleared", "parked", "seeded"],
+    demands: &["a parked index reindexed", "parked", "rebuilt", "seeded"],
     ..EMPTY
 };
 

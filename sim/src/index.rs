@@ -18,6 +18,9 @@ pub(crate) type Version = (u64, u64);
 /// The key of a document that no row ever had.
 const FOREIGN: i64 = 1_000_000;
 
+/// Documents by what they hold.
+pub(crate) type Contents = BTreeMap<Doc, Arc<str>>;
+
 /// Which run made a request, and its number.
 pub(crate) type Order = (u64, u64);
 
@@ -41,6 +44,8 @@ pub(crate) enum Op {
         index: usize,
         generation: u64,
         order: Order,
+        /// What the old one holds is found until the new one is marked.
+        keeps: bool,
     },
     Marker {
         generation: u64,
@@ -94,6 +99,8 @@ pub(crate) struct Index {
     pub(crate) epoch: u64,
     /// The quarantine: how new what was refused is.
     pub(crate) recorded: BTreeMap<Doc, Version>,
+    /// What is found of each index that is being rebuilt: what it held before.
+    found: Vec<Contents>,
     /// The newest clear of each index, by run and request: an older one that lands late is not obeyed.
     cleared: Vec<Order>,
     staged: VecDeque<(u64, Op)>,
@@ -114,6 +121,7 @@ impl Index {
             next_epoch: 0,
             epoch: 0,
             recorded: BTreeMap::new(),
+            found: vec![Contents::new(); indexes],
             cleared: vec![(0, 0); indexes],
             staged: VecDeque::new(),
             next_op: 0,
@@ -219,9 +227,10 @@ impl Index {
                 self.tampered.remove(&(generation, doc.clone()));
                 physical.documents.insert(doc, Stored { version, body });
             }
-            Op::Clear { index, generation, order } => {
+            Op::Clear { index, generation, order, keeps } => {
                 if order > self.cleared[index] {
                     self.cleared[index] = order;
+                    self.find(index, keeps);
                     let lost = self.generation(index).filter(|old| old.marked > order);
                     let lost = lost.and_then(|old| old.marker.clone());
                     self.replace(index, generation);
@@ -249,6 +258,9 @@ impl Index {
                     && let Err(broken) = judge.on_parked(index)
                 {
                     settled.broken.get_or_insert(broken);
+                }
+                if is_mark {
+                    self.found[index].clear();
                 }
                 if is_mark && let Err(broken) = self.judge_mark(generation, &seed, judge, since(&seed)) {
                     settled.broken.get_or_insert(broken);
@@ -302,6 +314,22 @@ impl Index {
             is_recorded: self.recorded.contains_key(doc),
             is_parked: stopped.is_some_and(|(seed, state)| is_stream(seed) && *state == SeedState::Parked),
         }
+    }
+
+    /// What is found of an index from now on: what it holds, until another one is marked, or what was found before; or
+    /// nothing but what the other one holds.
+    fn find(&mut self, index: usize, keeps: bool) {
+        if !keeps {
+            self.found[index].clear();
+        } else if self.found[index].is_empty() {
+            let held = self.contents(index).map(|(doc, body)| (doc.clone(), body.text.clone()));
+            self.found[index] = held.collect();
+        }
+    }
+
+    /// What is found of a document of an index that is being rebuilt.
+    pub(crate) fn found(&self, doc: &Doc) -> Option<&Arc<str>> {
+        self.found[doc.index].get(doc)
     }
 
     fn replace(&mut self, index: usize, generation: u64) {
@@ -365,6 +393,7 @@ impl Index {
         let old = self.current.get_mut(index).and_then(Option::take);
         let Some(old) = old.and_then(|old| self.generations.remove(&old)) else { return false };
         self.lost[index] = old.marker;
+        self.found[index].clear();
         true
     }
 }

@@ -161,12 +161,14 @@ impl Judge {
         Ok(())
     }
 
-    /// A position is confirmed. Whether everything up to it is durable, transaction by transaction, or recorded.
-    pub(crate) fn on_confirm(
+    /// A position is confirmed. Whether everything up to it is durable, transaction by transaction, or recorded, and nothing
+    /// is found of what was truncated.
+    pub(crate) fn on_confirm<'a>(
         &mut self,
         since: u64,
         position: u64,
         standing: impl Fn(&Doc) -> Standing,
+        found: impl Fn(&Doc) -> Option<&'a Arc<str>>,
     ) -> Result<(), Broken> {
         if !self.checkpoints.contains(&position) {
             let what = format!("@{position} was confirmed, which stands inside a transaction");
@@ -175,6 +177,13 @@ impl Judge {
         let from = self.judged.max(since);
         if position <= from {
             return Ok(());
+        }
+        // An index that has stopped keeps what it holds.
+        let found = |doc: &Doc| found(doc).filter(|_| !standing(doc).is_parked);
+        if let Some((at, doc)) = self.gone_and_found(from, position, found) {
+            let what =
+                format!("@{position} was confirmed, but {doc:?}, which @{at} truncated, is still found");
+            return Err((Check::Durable, what));
         }
         if let Some((at, doc)) = self.owed(from, position, standing) {
             if self.refused.contains(doc) {
@@ -186,6 +195,26 @@ impl Judge {
         }
         (self.judged, self.since) = (position, since);
         Ok(())
+    }
+
+    /// The first document whose row was truncated after one position, up to another, and which is found as it was before.
+    fn gone_and_found<'a>(
+        &self,
+        since: u64,
+        to: u64,
+        found: impl Fn(&Doc) -> Option<&'a Arc<str>>,
+    ) -> Option<(u64, &Doc)> {
+        let all =
+            self.changed.range(since + 1..=to).flat_map(|(at, docs)| docs.iter().map(move |doc| (*at, doc)));
+        for (at, (doc, _)) in all.filter(|(_, (_, how))| *how == Changed::ItselfByTruncation) {
+            let (Some(history), Some(text)) = (self.history.get(doc), found(doc)) else { continue };
+            let place = self.place(doc, at);
+            let is_gone = history[place].1.is_none();
+            if is_gone && history[..place].iter().any(|(_, before)| before.as_ref() == Some(text)) {
+                return Some((at, doc));
+            }
+        }
+        None
     }
 
     /// A run says that it is caught up, and was given everything up to a position: whether that is durable.

@@ -37,26 +37,81 @@ pub(crate) struct Written {
 #[derive(Debug, Clone)]
 pub(crate) enum Call {
     Open,
-    Stream { session: u64 },
-    Confirm { incarnation: u64, position: u64 },
-    Scan { table: usize, after: Option<Vec<i64>>, visible: u64, incarnation: u64 },
-    Resolve { lookups: Vec<Lookup>, visible: u64 },
-    Build { docs: Vec<Doc>, visible: u64 },
+    Stream {
+        session: u64,
+    },
+    Confirm {
+        incarnation: u64,
+        position: u64,
+    },
+    Scan {
+        table: usize,
+        after: Option<Vec<i64>>,
+        visible: u64,
+        incarnation: u64,
+    },
+    Resolve {
+        lookups: Vec<Lookup>,
+        visible: u64,
+    },
+    Build {
+        docs: Vec<Doc>,
+        visible: u64,
+    },
     Lag,
-    Begin { least: u64 },
-    Ensure { index: usize },
-    Flush { writes: Vec<Written> },
-    Compare { writes: Vec<Written> },
-    List { index: usize, generation: u64, after: Option<String>, limit: usize },
+    Begin {
+        least: u64,
+    },
+    Ensure {
+        index: usize,
+    },
+    Flush {
+        writes: Vec<Written>,
+    },
+    Compare {
+        writes: Vec<Written>,
+    },
+    List {
+        index: usize,
+        generation: u64,
+        after: Option<String>,
+        limit: usize,
+    },
     CaughtUp,
-    SeedState { index: usize, generation: u64, seed: Seed },
-    Clear { index: usize, epoch: u64 },
-    Cursor { generation: u64, seed: Seed, after: Option<Vec<i64>>, epoch: u64 },
-    Mark { generation: u64, seed: Seed, epoch: u64 },
-    Park { generation: u64, seed: Seed, epoch: u64 },
+    SeedState {
+        index: usize,
+        generation: u64,
+        seed: Seed,
+    },
+    /// `keeps` where it is rebuilt: what it held is found until it is marked.
+    Clear {
+        index: usize,
+        epoch: u64,
+        keeps: bool,
+    },
+    Cursor {
+        generation: u64,
+        seed: Seed,
+        after: Option<Vec<i64>>,
+        epoch: u64,
+    },
+    Mark {
+        generation: u64,
+        seed: Seed,
+        epoch: u64,
+    },
+    Park {
+        generation: u64,
+        seed: Seed,
+        epoch: u64,
+    },
     Load,
-    Record { docs: Vec<(Doc, Version)> },
-    Release { docs: Vec<(Doc, Version)> },
+    Record {
+        docs: Vec<(Doc, Version)>,
+    },
+    Release {
+        docs: Vec<(Doc, Version)>,
+    },
 }
 
 impl Call {

@@ -336,6 +336,21 @@ impl Index {
     fn number(&self, name: &IndexName) -> Result<usize, Fault> {
         self.0.world.names.iter().position(|known| known == name).ok_or_else(unexpected)
     }
+
+    async fn empty(&self, index: &IndexName, keeps: bool) -> Result<(), Fault> {
+        let index = self.number(index)?;
+        let world = &self.0.world;
+        let (began, verdict) = world.with(|state| state.conduct.on_clear(index));
+        world.judge(verdict);
+        match self.0.ask(Node::Index, Call::Clear { index, epoch: self.0.epoch(), keeps }).await? {
+            Answer::Generation(generation) => {
+                self.0.set_generation(index, generation);
+                world.with(|state| state.conduct.on_cleared(index, began));
+                Ok(())
+            }
+            _ => Err(unexpected()),
+        }
+    }
 }
 
 fn version(version: Version) -> (u64, u64) {
@@ -497,18 +512,11 @@ impl Sink for Index {
     }
 
     async fn clear(&self, index: &IndexName) -> Result<(), Fault> {
-        let index = self.number(index)?;
-        let world = &self.0.world;
-        let (began, verdict) = world.with(|state| state.conduct.on_clear(index));
-        world.judge(verdict);
-        match self.0.ask(Node::Index, Call::Clear { index, epoch: self.0.epoch() }).await? {
-            Answer::Generation(generation) => {
-                self.0.set_generation(index, generation);
-                world.with(|state| state.conduct.on_cleared(index, began));
-                Ok(())
-            }
-            _ => Err(unexpected()),
-        }
+        self.empty(index, false).await
+    }
+
+    async fn rebuild(&self, index: &IndexName) -> Result<(), Fault> {
+        self.empty(index, true).await
     }
 
     async fn save_cursor(&self, index: &IndexName, seed: &Seed, after: Option<&Key>) -> Result<(), Fault> {

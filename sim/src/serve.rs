@@ -202,7 +202,9 @@ pub(crate) fn describe(world: &World, call: &Call) -> String {
         Call::List { index, .. } => format!("list {}", name(index)),
         Call::CaughtUp => "caught up".to_owned(),
         Call::SeedState { index, .. } => format!("how far is {}", name(index)),
-        Call::Clear { index, .. } => format!("clear {}", name(index)),
+        Call::Clear { index, keeps, .. } => {
+            format!("{} {}", if *keeps { "rebuild" } else { "clear" }, name(index))
+        }
         Call::Cursor { generation, after, .. } => {
             format!("cursor {} of {}", from_where(after), physical(generation))
         }

@@ -123,7 +123,8 @@ fn confirm(world: &World, incarnation: u64, position: u64) -> Reply {
         database.confirm(incarnation, position, durable_each)?;
         gauges.flushed_since_confirm = false;
         let is_stream = |seed: &Seed| incarnation_of(seed.stream.as_str()) == Some(incarnation);
-        let verdict = judge.on_confirm(since, position, |doc| index.standing(doc, is_stream));
+        let verdict =
+            judge.on_confirm(since, position, |doc| index.standing(doc, is_stream), |doc| index.found(doc));
         let mut marks = Vec::new();
         if since > 1 && database.base(incarnation) > 0 {
             marks.push(Mark::PositionsRestarted);

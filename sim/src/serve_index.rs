@@ -52,7 +52,7 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle
         }
         Call::CaughtUp => return done(),
         Call::SeedState { index, generation, seed } => return seed_state(world, *index, *generation, seed),
-        Call::Clear { index, epoch } => {
+        Call::Clear { index, epoch, keeps } => {
             alive(world, *epoch)?;
             let order = (request.run, request.number);
             let staged = world.with(|state| {
@@ -60,7 +60,7 @@ pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle
                 if state.index.contents(*index).next().is_some() {
                     state.mark(Mark::SeededAgain);
                 }
-                state.index.stage([Op::Clear { index: *index, generation, order }])
+                state.index.stage([Op::Clear { index: *index, generation, order, keeps: *keeps }])
             });
             durable(world, staged, point, nth).await;
             let generation = world.with(|state| state.index.current[*index]);

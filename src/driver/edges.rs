@@ -127,6 +127,10 @@ where
                 let span = tracing::debug_span!("clear", call = call.0, %index);
                 done(call, self.sink.clear(&index).instrument(span).await)
             }
+            Command::Rebuild { call, index } => {
+                let span = tracing::debug_span!("rebuild", call = call.0, %index);
+                done(call, self.sink.rebuild(&index).instrument(span).await)
+            }
             Command::SaveCursor { call, index, seed, after } => {
                 let span = tracing::debug_span!("cursor", call = call.0, %index);
                 done(call, self.sink.save_cursor(&index, &seed, after.as_ref()).instrument(span).await)

@@ -4,8 +4,13 @@
 //! remembered of their seeding (a cursor, a marker) is waited for, so that it does not land over what comes next.
 //!
 //! An index is seeded **anew** because a table that it is built from was truncated, or because someone asks for it: its
-//! flights settle, it is cleared, and its root table is scanned again, beside everything else. Once it is cleared a crash
-//! finds it not seeded, and it is cleared and scanned once more.
+//! flights settle, it is emptied, and its root table is scanned again, beside everything else. Once it is emptied a crash
+//! finds it not seeded, and it is emptied and scanned once more.
+//!
+//! It is emptied in one of two ways. Where its root table was truncated, it is **cleared**: its documents are gone. In every
+//! other case it is **rebuilt** (it was asked for, its definition or the position is another, it had stopped, another table
+//! was truncated): the sink begins it anew, empty, and may have what it held found until it is marked as seeded. Which it is
+//! is decided whenever the call is made, so that a retry knows of a truncation that came since.
 //!
 //! An index is **parked** where a document of it fails and its policy says so. That it is parked is durable in the sink
 //! before any change of its documents is acknowledged. From then on its documents are forgotten, in this run and in later

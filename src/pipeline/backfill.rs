@@ -103,7 +103,9 @@ impl<B> Pipeline<B> {
 
     pub(super) fn on_cleared(&mut self, number: u32) {
         self.settle_until_cleared(number);
-        self.seeding.get_mut(number).anew = false;
+        let index = self.seeding.get_mut(number);
+        index.anew = false;
+        index.rebuilt = !core::mem::take(&mut index.truncated);
         let skip = self.config.skip_backfill;
         self.seeding.get_mut(number).stage = if skip { Stage::Open } else { Stage::Starting };
         match skip {
@@ -116,6 +118,7 @@ impl<B> Pipeline<B> {
         let index = self.seeding.get_mut(number);
         if index.stage == Stage::Starting {
             index.stage = Stage::Ready(None);
+            index.rebuilt = false;
             return self.open_gate(number);
         }
         index.saving = false;

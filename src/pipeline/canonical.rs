@@ -212,6 +212,9 @@ impl<B: fmt::Debug> Pipeline<B> {
             if index.anew || index.parked_for.is_some() {
                 write!(text, " anew {} parked for {:?}", index.anew, index.parked_for)?;
             }
+            if index.truncated || index.rebuilt {
+                write!(text, " truncated {} rebuilt {}", index.truncated, index.rebuilt)?;
+            }
             if index.sees.is_some() {
                 write!(text, " sees {:?}", index.sees)?;
             }

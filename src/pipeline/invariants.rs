@@ -168,7 +168,9 @@ impl<B> Pipeline<B> {
                 Purpose::Clear(index) => self.seeding.get(index).stage == Stage::Clearing,
                 Purpose::SaveCursor(index) => {
                     let index = self.seeding.get(index);
-                    index.saving || index.stage == Stage::Starting
+                    index.saving
+                        || index.stage == Stage::Starting
+                        || (index.rebuilt && index.stage == Stage::Shut)
                 }
                 Purpose::MarkSeeded(index) => {
                     matches!(self.seeding.get(index).stage, Stage::Marking | Stage::Shut | Stage::Parking)

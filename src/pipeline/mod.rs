@@ -496,7 +496,13 @@ impl<B> Pipeline<B> {
                 seed,
             }),
             Purpose::Clear(index) => {
-                Some(Command::Clear { call: next, index: self.seeding.get(index).name.clone() })
+                let index = self.seeding.get(index);
+                let name = index.name.clone();
+                // What is gone is to be found no longer; else what is held is better than nothing.
+                Some(match index.truncated {
+                    true => Command::Clear { call: next, index: name },
+                    false => Command::Rebuild { call: next, index: name },
+                })
             }
             // What holds no more is not remembered once more.
             Purpose::SaveCursor(index) | Purpose::MarkSeeded(index)

@@ -321,8 +321,15 @@ pub enum Command<B> {
         /// For which stream and definition.
         seed: Seed,
     },
-    /// Remove everything from an index.
+    /// Remove everything from an index: its documents are gone.
     Clear {
+        /// Echoed by the answer.
+        call: CallId,
+        /// The index.
+        index: IndexName,
+    },
+    /// Begin an index anew, empty. What it held may be found until it is marked as seeded.
+    Rebuild {
         /// Echoed by the answer.
         call: CallId,
         /// The index.
@@ -336,7 +343,7 @@ pub enum Command<B> {
         index: IndexName,
         /// For which stream and definition.
         seed: Seed,
-        /// Every row up to here is durable; `None`: the index was cleared.
+        /// Every row up to here is durable; `None`: the index was cleared, or begun anew.
         after: Option<Key>,
     },
     /// Open a snapshot; its rows come as [`Event::Scanned`] under the same id.
@@ -405,6 +412,7 @@ impl<B> Command<B> {
             | Self::Ack { call, .. }
             | Self::ReadSeed { call, .. }
             | Self::Clear { call, .. }
+            | Self::Rebuild { call, .. }
             | Self::SaveCursor { call, .. }
             | Self::Scan { call, .. }
             | Self::MarkSeeded { call, .. }

@@ -66,6 +66,10 @@ pub(super) struct Index {
     pub(super) until_cleared: Vec<Handle>,
     /// Someone asked for it to be seeded anew.
     pub(super) anew: bool,
+    /// Its root table was truncated since it was cleared last: its documents are gone, and are to be found no longer.
+    pub(super) truncated: bool,
+    /// It was rebuilt, not cleared, before its start is durable: what it held may be found until it is seeded.
+    pub(super) rebuilt: bool,
     /// The document that it stops for.
     pub(super) parked_for: Option<RejectedDocument>,
     /// What its scan must see: what was written before it was cleared comes in no change any more.
@@ -115,6 +119,11 @@ impl Index {
     pub(super) fn is_built_from(&self, table: &TableName) -> bool {
         let is_related = || self.related.as_ref().is_none_or(|related| related.contains(table));
         self.root.as_ref().is_some_and(|root| root.table == *table || is_related())
+    }
+
+    /// Whether its documents have a row each in one of these tables.
+    pub(super) fn is_rooted_in(&self, tables: &[TableName]) -> bool {
+        self.root.as_ref().is_some_and(|root| tables.contains(&root.table))
     }
 
     pub(super) fn is_seeded(&self) -> bool {
@@ -177,6 +186,8 @@ impl Seeding {
                 stage: Stage::Open,
                 until_cleared: Vec::new(),
                 anew: false,
+                truncated: false,
+                rebuilt: false,
                 parked_for: None,
                 sees: None,
                 rows: Ledger::default(),
@@ -226,6 +237,7 @@ impl Seeding {
             index.sees = None;
             index.cursor = None;
             index.saving = false;
+            index.rebuilt = false;
             index.skip_to = None;
             index.verification = None;
         }

@@ -1,9 +1,16 @@
 //! Truncated tables.
 //!
 //! A truncation is a barrier, and owed like a change. Every index that is built from one of its tables goes back to where
-//! it was before it was first seeded: its gate is shut, its flights settle, it is cleared, and its root table is scanned
-//! again. The truncation is owed until the clear is durable; from then on a crash finds an index that is not seeded, which
-//! is cleared and scanned once more. Whatever is built or scanned after the barrier is read from a snapshot in which the
+//! it was before it was first seeded: its gate is shut, its flights settle, it is emptied, and its root table is scanned
+//! again. The truncation is owed until that it is empty is durable; from then on a crash finds an index that is not seeded,
+//! which is emptied and scanned once more.
+//!
+//! An index whose root table was truncated is cleared: its documents are gone, and nothing of them is to be found any more.
+//! Where it is being rebuilt, so that what it held may still be found, it is cleared nevertheless, and the truncation is owed
+//! until then. Any other is rebuilt: its documents are still there, and what they were is better than nothing until they are
+//! built anew.
+//!
+//! Whatever is built or scanned after the barrier is read from a snapshot in which the
 //! truncation can be seen: no row that is gone comes back, and none is missed that was written before the clear.
 //!
 //! Why scan a root table that was emptied? Where the source gives a truncation once more that it had been told to be
@@ -15,6 +22,7 @@ use alloc::vec::Vec;
 
 use crate::change::Truncation;
 use crate::error::Fault;
+use crate::pipeline::calls::Purpose;
 use crate::pipeline::ledger::Handle;
 use crate::pipeline::{Pipeline, seeding};
 
@@ -29,8 +37,9 @@ impl<B> Pipeline<B> {
                 continue;
             }
             index.sees = index.sees.max(truncation.visibility);
+            let is_gone = index.is_rooted_in(&truncation.tables);
             let name = index.name.clone();
-            if self.empty(number, handle) {
+            if self.empty(number, handle, is_gone) {
                 again.push(name);
             }
         }
@@ -55,8 +64,7 @@ impl<B> Pipeline<B> {
         }
         let skips = |index: &&seeding::Index| {
             let mut tables = truncation.tables.iter();
-            let is_emptied = index.root.as_ref().is_some_and(|root| truncation.tables.contains(&root.table));
-            !is_emptied && tables.any(|table| index.is_built_from(table))
+            !index.is_rooted_in(&truncation.tables) && tables.any(|table| index.is_built_from(table))
         };
         let index = scoped().find(skips).filter(|_| self.config.skip_backfill)?;
         Some(alloc::format!(
@@ -65,14 +73,32 @@ impl<B> Pipeline<B> {
         ))
     }
 
-    /// An index holds what is no longer there. Returns whether that was not known of it before.
-    fn empty(&mut self, number: u32, handle: Handle) -> bool {
-        let is_new = match self.seeding.get(number).stage {
-            // It was cleared, and nothing has been built since.
-            seeding::Stage::Starting => return false,
-            // It holds what it holds until it is seeded anew, and then it is cleared.
+    /// An index holds what is no longer there: all of it, or what was built from that. Returns whether that was not known of
+    /// it before.
+    fn empty(&mut self, number: u32, handle: Handle, is_gone: bool) -> bool {
+        let index = self.seeding.get_mut(number);
+        let is_empty = index.stage == seeding::Stage::Starting;
+        if is_empty && !(index.rebuilt && is_gone) {
+            // Nothing has been built since it was emptied, and nothing is found that is gone.
+            return false;
+        }
+        let was_gone = index.truncated;
+        index.truncated |= is_gone;
+        let is_new = match index.stage {
+            // It holds what it holds until it is seeded anew.
             seeding::Stage::Parked => return false,
-            // It will be cleared, or is not seeded any more; where that is not known yet, it is so from now on.
+            // It was rebuilt, and what it held is gone. Its start, which is being saved, is waited for.
+            seeding::Stage::Starting => {
+                self.shut(number, seeding::Stage::Shut);
+                false
+            }
+            // It is being rebuilt, and what it held is gone by now.
+            seeding::Stage::Clearing if is_gone && !was_gone => {
+                self.abandon(|purpose| purpose == Purpose::Clear(number));
+                self.make(Purpose::Clear(number), 1);
+                false
+            }
+            // It will be emptied, or is not seeded any more; where that is not known yet, it is so from now on.
             seeding::Stage::Settling
             | seeding::Stage::Shut
             | seeding::Stage::Reading

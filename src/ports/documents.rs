@@ -19,7 +19,7 @@ pub struct IndexScope {
     /// Its root table: each row of it is one document, whose key is the row's.
     pub root: SnapshotTable,
     /// The other tables whose rows its documents are built from; `None` where nobody said, and then it may be any. When
-    /// one of them, or the root, is truncated, the index is emptied and seeded again.
+    /// the root is truncated, the index is cleared and seeded again; when another is, it is rebuilt.
     pub related: Option<Vec<TableName>>,
     /// A fingerprint of how its documents are built. Where it differs from the one an index was seeded under, the index
     /// is seeded again.

@@ -52,6 +52,7 @@ trait Erased<B>: Send + Sync {
         seed: &'a Seed,
     ) -> BoxFuture<'a, Result<SeedState, Fault>>;
     fn clear<'a>(&'a self, index: &'a IndexName) -> BoxFuture<'a, Result<(), Fault>>;
+    fn rebuild<'a>(&'a self, index: &'a IndexName) -> BoxFuture<'a, Result<(), Fault>>;
     fn save_cursor<'a>(
         &'a self,
         index: &'a IndexName,
@@ -109,6 +110,10 @@ impl<S: Sink> Erased<S::Body> for S {
 
     fn clear<'a>(&'a self, index: &'a IndexName) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(Sink::clear(self, index))
+    }
+
+    fn rebuild<'a>(&'a self, index: &'a IndexName) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(Sink::rebuild(self, index))
     }
 
     fn save_cursor<'a>(
@@ -179,6 +184,10 @@ impl<B: Send + Sync + 'static> Sink for BoxSink<B> {
 
     async fn clear(&self, index: &IndexName) -> Result<(), Fault> {
         self.0.clear(index).await
+    }
+
+    async fn rebuild(&self, index: &IndexName) -> Result<(), Fault> {
+        self.0.rebuild(index).await
     }
 
     async fn save_cursor(&self, index: &IndexName, seed: &Seed, after: Option<&Key>) -> Result<(), Fault> {

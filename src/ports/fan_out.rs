@@ -14,8 +14,10 @@ use crate::row::Key;
 /// Writes every document to several sinks at once, and is as far as the one that is least far.
 ///
 /// A document is applied once all have applied it, throttled where one throttled it, rejected where one rejected it (then
-/// the others may hold it). An index is seeded where it is seeded in all, parked where it is parked in one, and is cleared
-/// in all before it is seeded again. All are raised to the greatest epoch among them, so that one that joins later, or was emptied, counts on from
+/// the others may hold it). An index is seeded where it is seeded in all, parked where it is parked in one, and is cleared,
+/// or rebuilt, in all before it is seeded again: of what each has searched meanwhile, and until when, it decides alone.
+/// An index can be verified where all can tell what they hold: a document differs where it differs in one, and is then
+/// written to all; what one holds is listed. All are raised to the greatest epoch among them, so that one that joins later, or was emptied, counts on from
 /// there.
 #[derive(Debug, Clone)]
 pub struct FanOut<B> {
@@ -93,6 +95,10 @@ impl<B: Send + Sync + 'static> Sink for FanOut<B> {
 
     async fn clear(&self, index: &IndexName) -> Result<(), Fault> {
         all(join_all(self.sinks.iter().map(|sink| sink.clear(index))).await).map(drop)
+    }
+
+    async fn rebuild(&self, index: &IndexName) -> Result<(), Fault> {
+        all(join_all(self.sinks.iter().map(|sink| sink.rebuild(index))).await).map(drop)
     }
 
     async fn save_cursor(&self, index: &IndexName, seed: &Seed, after: Option<&Key>) -> Result<(), Fault> {

@@ -70,6 +70,7 @@ impl<S: Sink> Sink for Arc<S> {
         async call fn caught_up(&self) -> ();
         async call fn seed_state(&self, index: &IndexName, seed: &Seed) -> SeedState;
         async call fn clear(&self, index: &IndexName) -> ();
+        async call fn rebuild(&self, index: &IndexName) -> ();
         async call fn save_cursor(&self, index: &IndexName, seed: &Seed, after: Option<&Key>) -> ();
         async call fn mark_seeded(&self, index: &IndexName, seed: &Seed) -> ();
         async call fn park(&self, index: &IndexName, seed: &Seed) -> ();

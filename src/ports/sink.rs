@@ -46,10 +46,10 @@ pub struct Seed {
 /// How far an index has been seeded, for one [`Seed`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum SeedState {
-    /// Not at all, or for another seed. It will be cleared first.
+    /// Not at all, or for another seed. It will be rebuilt, or cleared, first.
     #[default]
     Unseeded,
-    /// It was cleared, and every row up to this key is durable (`None`: from the start of the table).
+    /// It was emptied, and every row up to this key is durable (`None`: from the start of the table).
     Seeding(Option<Key>),
     /// Wholly.
     Seeded,
@@ -125,8 +125,8 @@ pub trait Sink: Send + Sync + 'static {
         async { Ok(SeedState::Unseeded) }
     }
 
-    /// Durably removes every document of an index, and its marker and cursor, before it is seeded. Default: nothing, for
-    /// a sink that starts empty.
+    /// Durably removes every document of an index, and its marker and cursor, before it is seeded: its root table was
+    /// truncated, and what it held is found no longer once this has returned. Default: nothing, for a sink that starts empty.
     ///
     /// No document of the index is in flight while this runs, but what was given up by its time limit may still land: a
     /// write that was sent before, or this very call, once a repetition of it was answered and new documents are written.
@@ -137,7 +137,21 @@ pub trait Sink: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Durably remembers that every row up to `after` has been written (`None`: that the index was cleared). Default:
+    /// Begins an index anew, empty, because it is to be seeded again though its rows are still there: someone asked for it,
+    /// its definition has changed, the position was lost, a related table was truncated. Once this has returned, all that
+    /// the engine can see of the index is durably that of a new one: [`seed_state`](Self::seed_state),
+    /// [`save_cursor`](Self::save_cursor), [`park`](Self::park), [`compare`](Self::compare), [`list`](Self::list), and what
+    /// [`flush`](Self::flush) answers. What searches find may stay the old one, kept current by every flush as well as it can
+    /// be, until [`mark_seeded`](Self::mark_seeded) has put the new one in its place; across runs, too. Default:
+    /// [`clear`](Self::clear), for a sink that keeps one of each index.
+    ///
+    /// What holds of a clear that is repeated or lands late holds here. It is asked for again while an index is being rebuilt:
+    /// then the new one is begun once more, and the old one stays; and `clear` is asked for meanwhile, which ends both.
+    fn rebuild(&self, index: &IndexName) -> impl Future<Output = Result<(), Fault>> + Send {
+        self.clear(index)
+    }
+
+    /// Durably remembers that every row up to `after` has been written (`None`: that the index was emptied). Default:
     /// nothing, so that a seeding that was interrupted starts again.
     ///
     /// Where calls can outlive their sender, one may land after a later one of the same seed and physical index. An older
@@ -154,7 +168,7 @@ pub trait Sink: Send + Sync + 'static {
     }
 
     /// Durably remembers that an index has stopped alone, in place of its marker or cursor, and keeps what it holds.
-    /// [`seed_state`](Self::seed_state) tells so until it is cleared. Asked for where the failure policy of an index is
+    /// [`seed_state`](Self::seed_state) tells so until it is emptied. Asked for where the failure policy of an index is
     /// [`Park`](crate::FailurePolicy::Park). Default: a fault, because an index that is still marked as seeded would be
     /// taken for current by the next run; a sink that remembers no markers has nothing to do here.
     ///
@@ -195,7 +209,8 @@ pub trait Sink: Send + Sync + 'static {
         async { Err(Fault::fatal("the sink cannot list documents")) }
     }
 
-    /// Durably remembers that an index is seeded. Default: nothing, so that it is seeded again at the next start.
+    /// Durably remembers that an index is seeded; one that was being rebuilt is what searches find from now on. Default:
+    /// nothing, so that it is seeded again at the next start.
     fn mark_seeded(&self, index: &IndexName, seed: &Seed) -> impl Future<Output = Result<(), Fault>> + Send {
         let _ = (index, seed);
         async { Ok(()) }

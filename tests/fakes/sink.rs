@@ -108,6 +108,15 @@ impl Recorder {
         self.with(|state| state.markers.get(index).cloned())
     }
 
+    /// Tombstones outlive it: what was sent before it, and lands after it, is refused.
+    fn empty(&self, index: &IndexName) {
+        self.with(|state| {
+            let documents = state.documents.iter_mut().filter(|(id, _)| id.index == *index);
+            documents.for_each(|(_, (_, body))| *body = None);
+            state.markers.remove(index);
+        });
+    }
+
     fn apply(&self, writes: &Writes<String>, unless: &BTreeSet<DocumentId>) {
         self.with(|state| {
             for write in writes.iter().filter(|write| !unless.contains(&write.document.id)) {
@@ -226,12 +235,14 @@ impl Sink for Recorder {
     async fn clear(&self, index: &IndexName) -> Result<(), Fault> {
         self.log.say(Port::Sink, format!("clear {index}"));
         let fault = self.script.play("clear").await?;
-        // Tombstones outlive it: what was sent before it, and lands after it, is refused.
-        self.with(|state| {
-            let documents = state.documents.iter_mut().filter(|(id, _)| id.index == *index);
-            documents.for_each(|(_, (_, body))| *body = None);
-            state.markers.remove(index);
-        });
+        self.empty(index);
+        end((), fault)
+    }
+
+    async fn rebuild(&self, index: &IndexName) -> Result<(), Fault> {
+        self.log.say(Port::Sink, format!("rebuild {index}"));
+        let fault = self.script.play("rebuild").await?;
+        self.empty(index);
         end((), fault)
     }
 

@@ -186,6 +186,16 @@ impl Drive {
                 }
                 done(call, failed)
             }
+            Command::Rebuild { call, index } => {
+                if applies {
+                    self.model.rebuild(&index);
+                    self.mark("rebuilt");
+                }
+                if failed.is_none() {
+                    self.owed.on_rebuilt(&index);
+                }
+                done(call, failed)
+            }
             Command::SaveCursor { call, index, seed, after } => {
                 if applies {
                     self.mark(if after.is_some() { "cursor saved" } else { "seeding began" });
@@ -207,6 +217,7 @@ impl Drive {
             Command::MarkSeeded { call, index, seed } => {
                 if applies {
                     self.mark("seeded");
+                    self.model.found.remove(&index);
                     self.model.sink.seeds.insert(index, (seed, SeedState::Seeded));
                 }
                 done(call, failed)
@@ -214,6 +225,7 @@ impl Drive {
             Command::Park { call, index, seed } => {
                 if applies {
                     self.mark("parked");
+                    self.model.found.remove(&index);
                     self.model.sink.seeds.insert(index.clone(), (seed, SeedState::Parked));
                 }
                 if failed.is_none() {

@@ -38,6 +38,9 @@ impl Drive {
         for (id, (state, version)) in &model.sink.documents {
             writeln!(text, "stored {id} {state:?} {}", self.rank(id, *version))?;
         }
+        for (index, found) in &model.found {
+            writeln!(text, "found of {index} {found:?}")?;
+        }
         for (id, version) in &model.quarantined {
             writeln!(text, "quarantined {id} {}", self.rank(id, *version))?;
         }
@@ -73,6 +76,7 @@ impl Drive {
                 Command::Resolve { changes, .. } => writeln!(text, "open resolve {changes:?}"),
                 Command::Ack { position, stream, .. } => writeln!(text, "open ack {position} {stream}"),
                 Command::Clear { index, .. } => writeln!(text, "open clear {index}"),
+                Command::Rebuild { index, .. } => writeln!(text, "open rebuild {index}"),
                 Command::SaveCursor { index, seed, after, .. } => {
                     writeln!(text, "open cursor {index} {seed:?} {after:?}")
                 }

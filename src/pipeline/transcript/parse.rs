@@ -123,6 +123,7 @@ impl Start {
             | Command::Release { .. }
             | Command::Ack { .. }
             | Command::Clear { .. }
+            | Command::Rebuild { .. }
             | Command::SaveCursor { .. }
             | Command::Scan { .. }
             | Command::MarkSeeded { .. }
@@ -313,6 +314,7 @@ fn answers(verb: &str, command: &Command<Body>) -> bool {
         | Command::Release { .. }
         | Command::Ack { .. }
         | Command::Clear { .. }
+        | Command::Rebuild { .. }
         | Command::SaveCursor { .. }
         | Command::MarkSeeded { .. }
         | Command::Park { .. } => "done",
@@ -341,6 +343,7 @@ fn failed(call: CallId, asked: Option<&Command<Body>>, fault: Fault) -> Event<Bo
             | Command::Release { .. }
             | Command::Ack { .. }
             | Command::Clear { .. }
+            | Command::Rebuild { .. }
             | Command::SaveCursor { .. }
             | Command::Scan { .. }
             | Command::MarkSeeded { .. }

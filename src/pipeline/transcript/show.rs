@@ -68,6 +68,7 @@ pub(super) fn command(command: &Command<Body>, ids: u64) -> String {
             format!("read seed {} {index} of {}{}", id(call), seed.stream, definition(&seed.definition))
         }
         Command::Clear { call, index } => format!("clear {} {index}", id(call)),
+        Command::Rebuild { call, index } => format!("rebuild {} {index}", id(call)),
         Command::SaveCursor { call, index, seed, after } => {
             let definition = definition(&seed.definition);
             format!("save cursor {} {index} {} of {}{definition}", id(call), from(after), seed.stream)
