@@ -139,6 +139,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_there_is_null() {
+        assert_eq!(Value::from(None::<i64>), Value::Null);
+        assert_eq!(Value::from(Some("x")), Value::from("x"));
+    }
+
+    #[test]
     fn floats_are_ordered_totally() {
         assert_eq!(Value::from(f64::NAN), Value::from(f64::NAN));
         assert!(Value::from(-0.0) < Value::from(0.0));

@@ -60,6 +60,7 @@ pub fn command(drive: &Drive, command: &Command<State>) {
             a11_nothing_is_skipped_where_it_must_not(drive, notice);
             b16_an_index_is_told_to_be_parked_once_that_is_durable(drive, notice);
             b08_retries(&drive.config(), notice);
+            b17_what_differed_is_told(drive, notice);
         }
         _ => {}
     }
@@ -225,11 +226,7 @@ fn b02_a_resume_point_before_a_snapshot(drive: &Drive) {
 /// Every row up to this key (all without one) is in the sink, unless the stream has a change of it, or a truncation that is
 /// not confirmed.
 fn b03_rows_are_durable(model: &Model, index: &IndexName, to: Option<&Key>) {
-    let changed: BTreeSet<DocumentId> = model
-        .transactions
-        .iter()
-        .flat_map(|(_, touched)| touched.iter().flat_map(|(key, _)| model.touched(&Key::single(*key))))
-        .collect();
+    let changed = model.changed();
     for key in model.rows.keys().filter(|key| to.is_none_or(|to| **key <= number(to))) {
         let id = DocumentId::new(index.clone(), *key);
         let state = model.document(&id);
@@ -367,7 +364,7 @@ fn b14_status_agrees_with_the_account(drive: &Drive) {
 
 /// Who is told that the run is caught up finds in the sink what the rows say, but for what the source has not given yet.
 fn b14_caught_up_means_equal(drive: &Drive) {
-    let is_told = drive.status().caught_up && !drive.model.tampered;
+    let is_told = drive.status().caught_up && drive.model.tampered.is_empty();
     if is_told && drive.is_capturing() && drive.ready() == 0 {
         converged(&drive.model);
     }
@@ -389,6 +386,22 @@ pub fn seeded(model: &Model) {
     for index in &model.indexes {
         let state = model.sink.seeds.get(index).map(|(_, state)| state);
         assert_eq!(state, Some(&SeedState::Seeded), "A5: {index} is not seeded");
+    }
+}
+
+/// Exactly what was found is told, but for what a change explains. And what was otherwise before, and no change may have
+/// written since, was found.
+fn b17_what_differed_is_told(drive: &Drive, notice: &Notice) {
+    let Notice::Verified(verified) = notice else { return };
+    let index = &verified.index;
+    let compared = drive.owed.compared(index).expect("it was asked for");
+    let told: BTreeSet<DocumentId> = verified.documents.iter().cloned().collect();
+    assert_eq!(told, compared.found, "B17: of {index} these are told, and those were found");
+    assert_eq!(verified.different, told.len() as u64, "B17: documents of {index} that differed");
+    let changed = drive.model.changed();
+    for id in compared.differed.difference(&told) {
+        let excused = changed.contains(id) || drive.model.quarantined.contains_key(id);
+        assert!(excused, "B17: {id} was otherwise, and is not told");
     }
 }
 

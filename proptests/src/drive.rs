@@ -7,7 +7,7 @@ use std::time::Duration;
 use syncline::document::Writes;
 use syncline::pipeline::{CallId, Command, Event, Notice, Phase, Pipeline, Then, Timer};
 use syncline::time::Instant;
-use syncline::{Captured, Captures, EngineError, Fault, Lane, Position, Report, Version};
+use syncline::{Captured, Captures, EngineError, Fault, Lane, Position, Report, Verified, Version};
 
 use crate::check;
 use crate::model::{Late, Model, OnWire, Snapshot, State};
@@ -234,9 +234,16 @@ impl Drive {
 
     fn verify(&mut self, at: u8) {
         let index = self.model.indexes[usize::from(at) % self.model.indexes.len()].clone();
-        if self.pipeline.can_verify(&index).is_ok() {
+        if self.can_verify(&index) {
+            self.owed.on_verify(&index, self.model.differing(&index));
             self.handle(Event::Verify { index });
         }
+    }
+
+    fn on_verified(&mut self, verified: &Verified) {
+        self.mark(if verified.different > 0 { "a difference was told" } else { "no difference was told" });
+        self.model.tampered.remove(&verified.index);
+        self.owed.retain_compared(|index| *index != verified.index);
     }
 
     fn is_seeded(&self) -> bool {
@@ -300,6 +307,9 @@ impl Drive {
         }) {
             self.mark("crashed while seeding");
         }
+        if self.owed.retain_compared(|_| false) {
+            self.mark("crashed while verifying");
+        }
         self.restart();
     }
 
@@ -345,6 +355,11 @@ impl Drive {
         self.owed.note_safe();
         self.pipeline.handle(self.now, event).expect("a legal driver");
         self.poll();
+        let status = self.status();
+        let verifies = |name: &_| status.indexes.iter().any(|index| index.index == *name && index.verifying);
+        if self.owed.retain_compared(verifies) {
+            self.mark("a verification was interrupted");
+        }
         // A debug build has checked them in `handle`.
         if !cfg!(debug_assertions) {
             self.pipeline.check_invariants();
@@ -385,7 +400,9 @@ impl Drive {
                 {
                     self.model.quarantined.insert(document.id.clone(), Version::default());
                 }
-                self.model.tampered &= !matches!(notice, Notice::Verified(_));
+                if let Notice::Verified(verified) = notice {
+                    self.on_verified(verified);
+                }
                 self.heard.on(notice);
                 return self.notices.push(notice.clone());
             }

@@ -399,6 +399,9 @@ fn choices(world: &World, drive: &Drive, left: Left) -> Vec<(Op, Left, bool)> {
         if drive.status().indexes.iter().any(|status| is_parked(&status)) && !drive.is_ending() {
             choices.push((Op::Reindex(at as u8), left, true));
         }
+        if drive.model.tampered.contains(index) && drive.can_verify(index) {
+            choices.push((Op::Verify(at as u8), left, true));
+        }
     }
     match drive.timer() {
         Some((_, Timer::Attempt(_))) => {
@@ -446,6 +449,7 @@ fn permanent_failures(open: &Command<crate::model::State>) -> Vec<Answer> {
             answers.push(Answer::Failed(Kind::Fatal, Effect::All));
             writes.len()
         }
+        Command::Compare { .. } => 0,
         _ => return answers,
     };
     answers.push(Answer::Failed(Kind::Content, Effect::Nothing));

@@ -89,8 +89,8 @@ pub struct Model {
     pub built: BTreeMap<DocumentId, State>,
     /// What was given up, and may land.
     pub late: Vec<Late>,
-    /// Someone has changed what the sink holds by hand, and it has not been compared since.
-    pub tampered: bool,
+    /// Indexes of which someone has changed by hand what the sink holds, and that have not been compared since.
+    pub tampered: BTreeSet<IndexName>,
 }
 
 impl Model {
@@ -114,12 +114,25 @@ impl Model {
             quarantined: BTreeMap::new(),
             built: BTreeMap::new(),
             late: Vec::new(),
-            tampered: false,
+            tampered: BTreeSet::new(),
         };
         if setup.scopes {
             model.write(setup.rows, 0);
         }
+        if setup.scopes && setup.tampered != 0 {
+            model.seed();
+            model.indexes.clone().iter().for_each(|index| model.tamper(index, setup.tampered));
+        }
         model
+    }
+
+    /// Every index was seeded by an earlier run.
+    fn seed(&mut self) {
+        let seed = Seed { stream: self.stream_id(), definition: "".into() };
+        let seeds = self.indexes.iter().map(|index| (index.clone(), (seed.clone(), SeedState::Seeded)));
+        self.sink.seeds = seeds.collect();
+        let documents = self.expected().map(|(id, state)| (id, (state, Version::default())));
+        self.sink.documents = documents.collect();
     }
 
     fn write(&mut self, rows: u8, removed: u8) -> Vec<(i64, State)> {
@@ -292,11 +305,17 @@ impl Model {
 
     /// Someone changes what lies under some ids of an index by hand: what is there is taken away, what is not appears.
     pub fn tamper(&mut self, index: &IndexName, keys: u8) {
-        self.tampered = true;
+        self.tampered.insert(index.clone());
         for key in (0..8).filter(|key| keys & (1 << key) != 0) {
             let (state, _) = self.sink.documents.entry(DocumentId::new(index.clone(), key)).or_default();
             *state = State { time: 0, there: !state.there };
         }
+    }
+
+    /// The documents that transactions have touched, since the stream began.
+    pub fn changed(&self) -> BTreeSet<DocumentId> {
+        let touched = self.transactions.iter().flat_map(|(_, touched)| touched);
+        touched.flat_map(|(key, _)| self.touched(&Key::single(*key))).collect()
     }
 
     /// Which documents of an index are otherwise than they should be.
@@ -391,10 +410,11 @@ impl Model {
         there.map(|(key, _)| Key::single(*key)).filter(|key| Some(key) > after).collect()
     }
 
-    /// Every document that is, or ever was, with what it should be now.
+    /// Every document that is, or ever was, or that someone has put into the sink, with what it should be now.
     pub fn expected(&self) -> impl Iterator<Item = (DocumentId, State)> {
         let beside = |key: &i64| if self.joined { vec![*key, key ^ 1] } else { vec![*key] };
-        let keys: BTreeSet<i64> = self.rows.keys().flat_map(beside).collect();
+        let held = self.sink.documents.keys().map(|id| number(&id.key));
+        let keys: BTreeSet<i64> = self.rows.keys().flat_map(beside).chain(held).collect();
         let ids = self.indexes.iter().flat_map(move |index| {
             keys.clone().into_iter().map(move |key| DocumentId::new(index.clone(), key))
         });

@@ -39,6 +39,18 @@ pub struct Owed {
     checkpoints: Vec<(u64, Position)>,
     safe: Option<Position>,
     quarantined: BTreeSet<DocumentId>,
+    compared: BTreeMap<IndexName, Compared>,
+}
+
+/// What is known of an index that is being compared with its source.
+#[derive(Debug, Clone, Default)]
+pub struct Compared {
+    /// What was otherwise than it should be when it began.
+    pub differed: BTreeSet<DocumentId>,
+    /// What was found to differ, and no change has touched since.
+    pub found: BTreeSet<DocumentId>,
+    /// Whether a change has touched any of it since it began.
+    pub touched: bool,
 }
 
 impl Owed {
@@ -144,6 +156,32 @@ impl Owed {
         }
     }
 
+    /// An index is being compared with its source from now on. These are otherwise than they should be.
+    pub fn on_verify(&mut self, index: &IndexName, differed: BTreeSet<DocumentId>) {
+        self.compared.insert(index.clone(), Compared { differed, ..Compared::default() });
+    }
+
+    /// The sink holds these otherwise than they were built. What waits for a change is not told of: it may be that.
+    pub fn on_differing<'a>(&mut self, ids: impl IntoIterator<Item = &'a DocumentId>) {
+        for id in ids.into_iter().filter(|id| !self.waiting.contains_key(*id)) {
+            if let Some(compared) = self.compared.get_mut(&id.index) {
+                compared.found.insert(id.clone());
+            }
+        }
+    }
+
+    /// What is known of an index that is being compared.
+    pub fn compared(&self, index: &IndexName) -> Option<&Compared> {
+        self.compared.get(index)
+    }
+
+    /// Only these are being compared any more. Returns whether others were.
+    pub fn retain_compared(&mut self, which: impl Fn(&IndexName) -> bool) -> bool {
+        let before = self.compared.len();
+        self.compared.retain(|index, _| which(index));
+        self.compared.len() < before
+    }
+
     /// An index was cleared.
     pub fn on_cleared(&mut self, index: &IndexName) {
         self.on_emptied(index, |_| false);
@@ -193,6 +231,10 @@ impl Owed {
             let Some(ids) = self.answered.remove(&number) else { return };
             self.unresolved.remove(&number);
             for id in ids.into_iter().filter(|id| !self.parked.contains(&id.index)) {
+                if let Some(compared) = self.compared.get_mut(&id.index) {
+                    compared.found.remove(&id);
+                    compared.touched = true;
+                }
                 self.waiting.entry(id).or_default().insert(number);
             }
         }
@@ -334,8 +376,8 @@ impl Owed {
         let (safe, empty) =
             (self.safe, (&self.empty, &self.rebuilt, &self.anew, &self.parking, &self.parked, &self.stopped));
         format!(
-            "{unresolved:?} {answered:?} {waiting:?} {flying:?} {truncations:?} {empty:?} {later:?} {safe:?} {:?}",
-            self.quarantined
+            "{unresolved:?} {answered:?} {waiting:?} {flying:?} {truncations:?} {empty:?} {later:?} {safe:?} {:?} {:?}",
+            self.quarantined, self.compared
         )
     }
 }

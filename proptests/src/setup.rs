@@ -59,6 +59,10 @@ pub struct Setup {
     pub timeout_s: u8,
     /// How often cursors are saved.
     pub cursor_ms: u8,
+    /// Where not zero, indexes with a scope are seeded from the start, but someone has changed by hand what the sink holds
+    /// under these keys. Searchers that draw at random do so themselves.
+    #[cfg_attr(feature = "arbitrary", arbitrary(value = 0))]
+    pub tampered: u8,
 }
 
 impl Setup {
@@ -89,6 +93,7 @@ impl Setup {
         delay_ms: 0,
         timeout_s: 60,
         cursor_ms: 200,
+        tampered: 0,
     };
 
     /// Indexes there are.
@@ -181,6 +186,7 @@ pub fn any() -> impl Strategy<Value = Setup> {
             delay_ms: delay * 30,
             timeout_s,
             cursor_ms: 50,
+            tampered: 0,
         }
     })
 }

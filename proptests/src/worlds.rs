@@ -210,3 +210,46 @@ pub const PARKING_TWO: World = World {
     setup: Setup { indexes: 2, ..PARKING.setup },
     ..PARKING
 };
+
+/// An index that is seeded is compared with its source at any point beside a transaction. In the sink a document is
+/// missing, and there is one that has no row; the run may die anywhere.
+/// x
+pub const VERIFICATION: World = World {
+    name: "8: a verification beside a transaction, a crash",
+    setup: Setup {
+        scopes: true,
+        rows: 0b11,
+        tampered: 0b101,
+        max_changes: 1,
+        max_documents: 1,
+        ..Setup::SMALL
+    },
+    commits: &[Op::Commit(0b1, 0)],
+    crashes: 1,
+    demands: &[
+        "a change came between two pages of a listing",
+        "a difference was found",
+        "a difference was told",
+        "crashed while verifying",
+        "held as it should be",
+        "no difference was told",
+    ],
+    ..EMPTY
+};
+
+/// The same with a call that fails for the moment in place of the crash.
+pub const VERIFICATION_FAILURE: World = World {
+    name: "8, failure: a verification beside a transaction, a transient failure",
+    transient: 1,
+    crashes: 0,
+    demands: &["a call failed", "a difference was told", "abandoned", "late write", "scan failed"],
+    ..VERIFICATION
+};
+
+/// Both.
+pub const VERIFICATION_BOTH: World = World {
+    name: "8, larger: a verification beside a transaction, a transient failure, a crash",
+    crashes: 1,
+    demands: &["a call failed", "a difference was told", "crashed while verifying"],
+    ..VERIFICATION_FAILURE
+};

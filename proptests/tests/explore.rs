@@ -59,6 +59,16 @@ fn world_7_an_index_that_stops_alone() {
     explore(Search::new, worlds::PARKING);
 }
 
+#[test]
+fn world_8_a_verification() {
+    explore(Search::new, worlds::VERIFICATION);
+}
+
+#[test]
+fn world_8_a_verification_with_a_failure() {
+    explore(Search::new, worlds::VERIFICATION_FAILURE);
+}
+
 /// What is explored is views of states. That equal views behave alike is proved where they meet, in a world of each kind.
 #[test]
 fn equal_views_behave_alike() {
@@ -69,6 +79,7 @@ fn equal_views_behave_alike() {
     explore(proving, worlds::BACKFILL_SMALL);
     explore(proving, worlds::TRUNCATION_SMALL);
     explore(proving, worlds::PARKING);
+    explore(proving, worlds::VERIFICATION);
 }
 
 /// Larger bounds, for minutes each: `cargo test -p proptests --test explore -- --ignored --nocapture`.
@@ -109,5 +120,11 @@ mod larger {
     #[ignore = "takes minutes"]
     fn world_7_an_index_that_stops_alone_beside_another() {
         explore(Search::new, worlds::PARKING_TWO);
+    }
+
+    #[test]
+    #[ignore = "takes minutes"]
+    fn world_8_a_verification_with_a_failure_and_a_crash() {
+        explore(Search::new, worlds::VERIFICATION_BOTH);
     }
 }

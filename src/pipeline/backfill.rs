@@ -68,7 +68,7 @@ impl<B> Pipeline<B> {
             self.seeding.announced = true;
             let unseeded = self.seeding.indexes.iter().filter(|index| !index.is_done());
             let unseeded: Vec<_> = unseeded.map(|index| index.name.clone()).collect();
-            if !unseeded.is_empty() {
+            if !unseeded.is_empty() && !self.config.skip_backfill {
                 self.notify(Notice::BackfillStarted(unseeded));
             }
         }

@@ -90,14 +90,14 @@ impl Purpose {
         }
     }
 
-    /// The index whose seeded state it concerns.
-    pub(super) fn seeding(self) -> Option<u32> {
+    /// Whether it concerns the seeded state of an index.
+    pub(super) fn is_of_a_seed(self) -> bool {
         match self {
-            Self::ReadSeed(index)
-            | Self::Clear(index)
-            | Self::SaveCursor(index)
-            | Self::MarkSeeded(index)
-            | Self::Park(index) => Some(index),
+            Self::ReadSeed(_)
+            | Self::Clear(_)
+            | Self::SaveCursor(_)
+            | Self::MarkSeeded(_)
+            | Self::Park(_) => true,
             Self::Begin
             | Self::Describe
             | Self::Ensure(_)
@@ -113,7 +113,7 @@ impl Purpose {
             | Self::Release(_)
             | Self::Ack
             | Self::Scan
-            | Self::ReadLag => None,
+            | Self::ReadLag => false,
         }
     }
 }

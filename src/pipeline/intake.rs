@@ -176,7 +176,7 @@ impl<B> Pipeline<B> {
             // What is under way belongs to the old stream, and its answers would be taken for the new one's.
             self.abandon(|purpose| {
                 let is_of_a_table = matches!(purpose, Purpose::Scan | Purpose::List(_));
-                is_of_a_table || purpose == Purpose::Ack || purpose.seeding().is_some()
+                is_of_a_table || purpose == Purpose::Ack || purpose.is_of_a_seed()
             });
             self.close_scan();
             self.ack.on_new_stream();

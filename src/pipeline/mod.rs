@@ -397,7 +397,7 @@ impl<B> Pipeline<B> {
 
     fn send_ack(&mut self) {
         self.ack.advance();
-        if self.ack.is_ready() && !self.calls.is_pending(Purpose::Ack) {
+        if self.ack.is_ready() {
             self.make(Purpose::Ack, 1);
         }
     }

@@ -18,7 +18,7 @@ use crate::name::IndexName;
 use crate::pipeline::calls::{Call, Purpose};
 use crate::pipeline::flight::Part;
 use crate::pipeline::protocol::{CallId, Command, Refusal};
-use crate::pipeline::seeding::{self, Scan, Seeding};
+use crate::pipeline::seeding::{Scan, Seeding};
 use crate::pipeline::slab::Slot;
 use crate::pipeline::status::Verified;
 use crate::pipeline::{Notice, Pipeline};
@@ -107,14 +107,12 @@ impl Seeding {
 
     /// Begins to scan the rows of the next index that is to be compared.
     pub(super) fn next_verification(&mut self) -> bool {
-        let waits = |index: &seeding::Index| {
-            index.verification.as_ref().is_some_and(|verification| verification.step == Step::Waiting)
-        };
-        let Some(at) = self.indexes.iter().position(waits) else { return false };
-        let index = &mut self.indexes[at];
-        let (Some(table), Some(verification)) = (index.root.clone(), &mut index.verification) else {
-            return false;
-        };
+        let next = self.indexes.iter_mut().enumerate().find_map(|(at, index)| {
+            let waits =
+                index.verification.as_mut().filter(|verification| verification.step == Step::Waiting)?;
+            Some((at, index.root.clone()?, waits))
+        });
+        let Some((at, table, verification)) = next else { return false };
         verification.step = Step::Rows;
         let members = alloc::vec![at as u32];
         self.scan =
@@ -307,4 +305,20 @@ fn places<B>(writes: &Writes<B>, ids: &[DocumentId]) -> Result<BTreeSet<usize>, 
         places.get(id).copied().ok_or_else(|| alloc::format!("document {id} was told of, but not compared"))
     };
     ids.iter().map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_beyond_what_is_held_is_counted() {
+        let name = IndexName::new("users").unwrap();
+        let mut verification =
+            Verification { step: Step::Comparing, compared: 0, different: BTreeSet::new(), beyond: 0 };
+        for key in [1, 1].into_iter().chain(2..HELD as i64 + 8).chain([1]) {
+            verification.on_different(&DocumentId::new(name.clone(), key));
+        }
+        assert_eq!((verification.different.len(), verification.beyond), (HELD, 7));
+    }
 }

@@ -124,6 +124,9 @@ impl Drive {
             Command::Compare { call, writes } => self.compare(call, &writes, how, failed),
             Command::List { call, index, after, limit } => {
                 let mut ids = self.model.list(&index, after.as_ref(), limit);
+                if after.is_some() && self.owed.compared(&index).is_some_and(|compared| compared.touched) {
+                    self.mark("a change came between two pages of a listing");
+                }
                 if how == Answer::Wrong {
                     ids.push(DocumentId::new(IndexName::new("nobody").expect("a name"), 1));
                 }
@@ -333,6 +336,10 @@ impl Drive {
         failed: Option<Fault>,
     ) -> Event<State> {
         if let Some(fault) = failed {
+            // What cannot even be compared is written.
+            if fault.kind() == syncline::FaultKind::Content {
+                self.owed.on_differing(writes.iter().map(|write| &write.document.id));
+            }
             return Event::Compared { call, result: Err(fault) };
         }
         let compared = self.on_wire(writes);
@@ -358,6 +365,7 @@ impl Drive {
         if !differ.is_empty() {
             self.mark("a difference was found");
         }
+        self.owed.on_differing(&differ);
         self.owed.on_written(&equal);
         for id in &equal {
             self.model.built.remove(id);

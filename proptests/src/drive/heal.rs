@@ -35,6 +35,10 @@ impl Drive {
             let at = self.model.indexes.iter().position(|index| index == name);
             return at.map(|at| Op::Reindex(at as u8));
         }
+        let tampered = |index: &_| self.model.tampered.contains(index) && self.can_verify(index);
+        if let Some(at) = self.model.indexes.iter().position(tampered) {
+            return Some(Op::Verify(at as u8));
+        }
         if self.snapshot.is_some() && self.capacity(Lane::Backfill) > 0 {
             return Some(Op::Scan(u8::MAX));
         }
@@ -53,6 +57,7 @@ impl Drive {
             && status.captured == status.durable
             && status.oldest_unacknowledged.is_none()
             && status.indexes.iter().all(|index| index.seeded && !index.verifying)
+            && self.model.tampered.is_empty()
     }
 
     /// The failures stop. Returns the number of steps until nothing was left to do. Panics where that does not come, or

@@ -2,7 +2,7 @@
 
 use syncline::pipeline::{Command, Notice, Phase, Pipeline, Status};
 use syncline::time::Instant;
-use syncline::{Config, DocumentId, EngineError, Lane, Position, Report};
+use syncline::{Config, DocumentId, EngineError, IndexName, Lane, Position, Report};
 
 use crate::drive::{Drive, Heard};
 use crate::model::{Snapshot, State};
@@ -42,6 +42,11 @@ impl Drive {
     /// Whether the run takes nothing new.
     pub fn is_ending(&self) -> bool {
         matches!(self.status().phase, Phase::Draining | Phase::Halting | Phase::Ended)
+    }
+
+    /// Whether an index can be compared with its source.
+    pub fn can_verify(&self, index: &IndexName) -> bool {
+        self.pipeline.can_verify(index).is_ok()
     }
 
     /// How the run ended.

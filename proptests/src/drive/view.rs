@@ -25,7 +25,7 @@ impl Drive {
         let model = &self.model;
         writeln!(
             text,
-            "world {:?} {:?} {:?} log {} {:?} {} {:?} {:?}",
+            "world {:?} {:?} {:?} log {} {:?} {} {:?} {:?} {:?}",
             model.rows,
             model.transactions,
             model.emptied(),
@@ -34,6 +34,7 @@ impl Drive {
             model.stream,
             model.sink.seeds,
             model.built,
+            model.tampered,
         )?;
         for (id, (state, version)) in &model.sink.documents {
             writeln!(text, "stored {id} {state:?} {}", self.rank(id, *version))?;

@@ -196,10 +196,11 @@ pub(super) fn timer(timer: Timer) -> String {
 
 pub(super) fn status(status: &Status) -> Vec<String> {
     let position = status.acknowledged.map_or("nothing".into(), |position| position.to_string());
+    let caught_up = if status.caught_up { ", caught up" } else { "" };
     let age = status.oldest_unacknowledged.map_or("none".into(), duration);
     let mut lines = alloc::vec![
         format!(
-            "{:?}: captured {}, durable {}, acknowledged {position}",
+            "{:?}: captured {}, durable {}, acknowledged {position}{caught_up}",
             status.phase, status.captured, status.durable
         ),
         format!("dirty {}, in flight {}, oldest unacknowledged {age}", status.dirty, status.in_flight),
