@@ -1,10 +1,13 @@
 //! How a run behaves at its ports, beside what becomes durable: judged by what it was told there, and by what it was asked
-//! for. Everything here concerns one run, and is forgotten with it.
+//! for. Everything here concerns one run, and is forgotten with it. What it says of itself is judged in `claims`.
+
+mod claims;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use syncline::SeedState;
 
+use crate::index::Version;
 use crate::judge::Broken;
 use crate::outcome::Check;
 use crate::plan::Engine;
@@ -26,19 +29,13 @@ struct Drain {
     within_ms: u64,
 }
 
-/// What a run said of itself when it ended without an error.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ended {
-    pub(crate) started: bool,
-    pub(crate) captured: u64,
-    pub(crate) unacknowledged: u64,
-}
-
 #[derive(Default)]
 pub(crate) struct Conduct {
     now: Moment,
     /// How far each index is, as the run was told last or has told last, where that was answered.
     known: BTreeMap<usize, SeedState>,
+    /// When that was.
+    known_us: BTreeMap<usize, u64>,
     /// Since when each index has a reason to be cleared though it is seeded or has stopped.
     reasons: BTreeMap<usize, Moment>,
     /// The indexes that are to be seeded anew because someone asked for it.
@@ -58,13 +55,26 @@ pub(crate) struct Conduct {
     /// may have been given more than once.
     stream: Option<u64>,
     has_repeats: bool,
-    /// The newest position that was confirmed since the stream was opened.
+    /// The newest position that was confirmed since the stream was opened, and at all.
     confirmed: u64,
+    confirmed_of_stream: Option<u64>,
     drain: Option<Drain>,
     /// The run stood still at some time, for no fault of its own.
     pub(crate) was_paused: bool,
     /// It has said that its oldest change is too old, and has not seen to it since.
     has_warned: bool,
+    /// The index does not know yet that the run is caught up.
+    is_untold: bool,
+    /// What the index has written, and what it has throttled, and when.
+    written: BTreeSet<(Doc, Version)>,
+    throttled: BTreeMap<(Doc, Version), u64>,
+    /// What was rejected together with a document for which the run ends.
+    beside_a_stop: BTreeSet<Doc>,
+    /// How many documents the run says that it has written.
+    batched: usize,
+    /// The documents that a comparison found to differ, each with how many changes had been given by then, where all of those
+    /// were acknowledged.
+    differing: BTreeMap<Doc, u64>,
 }
 
 fn reason(what: String) -> Result<(), Broken> {
@@ -84,6 +94,7 @@ impl Conduct {
         if self.stream.replace(incarnation).is_some_and(|before| before != incarnation) {
             // What the one before gave can never be given again, and is owed to nobody.
             self.acknowledged = self.given;
+            self.confirmed_of_stream = None;
             self.waiting.clear();
             self.checkpoints.clear();
         }
@@ -140,11 +151,13 @@ impl Conduct {
             return Err((Check::Whole, what));
         }
         self.confirmed = position;
+        self.confirmed_of_stream = self.confirmed_of_stream.max(Some(position));
         warned
     }
 
     /// The index says how far an index is, or has taken what the run said of it.
-    pub(crate) fn on_known(&mut self, index: usize, state: SeedState) {
+    pub(crate) fn on_known(&mut self, index: usize, state: SeedState, now_us: u64) {
+        self.known_us.insert(index, now_us);
         self.known.insert(index, state);
     }
 
@@ -172,17 +185,6 @@ impl Conduct {
     /// Someone asks for an index to be compared, of which these documents were tampered with.
     pub(crate) fn on_verifying(&mut self, index: usize, tampered: BTreeSet<Doc>) {
         self.verifying.entry(index).or_insert(tampered);
-    }
-
-    /// An index was compared to the end: whether all is mended that was wrong when it began. What is still wrong is given.
-    pub(crate) fn on_verified(&self, index: usize, tampered: &BTreeSet<Doc>) -> Result<(), Broken> {
-        let before = self.verifying.get(&index).into_iter().flatten();
-        match before.into_iter().find(|doc| tampered.contains(doc)) {
-            Some(doc) => {
-                Err((Check::Told, format!("index {index} was compared, and {doc:?} is still wrong")))
-            }
-            None => Ok(()),
-        }
     }
 
     /// An index is going to be cleared: whether there is a reason. Returns when that was.
@@ -236,6 +238,13 @@ impl Conduct {
             return Ok(());
         }
         let Some((attempts, failed_us)) = self.failed.get(call) else { return Ok(()) };
+        if *attempts >= of.attempts {
+            let what = format!(
+                "`{call}` was made again after {attempts} failures; the most attempts are {}",
+                of.attempts
+            );
+            return Err((Check::Patient, what));
+        }
         let doublings = attempts.saturating_sub(1).min(31);
         let whole_ms = of.retry_min_ms.saturating_mul(1 << doublings).min(of.retry_max_ms);
         let (waited_us, least_us) = (now_us - failed_us, whole_ms * 500);
@@ -268,54 +277,62 @@ impl Conduct {
         }
     }
 
-    fn is_stalled(&self, now_us: u64, age_us: u64) -> bool {
-        self.waiting.front().is_some_and(|(_, at_us)| now_us - at_us > age_us)
+    /// Documents are sent: whether none of them has been written like this already, or was throttled a moment ago.
+    pub(crate) fn on_flush(
+        &mut self,
+        writes: impl IntoIterator<Item = (Doc, Version)>,
+        caught_up: bool,
+        now_us: u64,
+        of: &Engine,
+    ) -> Result<(), Broken> {
+        self.is_untold |= !caught_up;
+        let mut verdict = Ok(());
+        for write in writes {
+            if self.written.contains(&write) {
+                verdict =
+                    Err((Check::Patient, format!("{:?} is written again, though it has been", write.0)));
+            }
+            let waited_us = self.throttled.get(&write).map(|at_us| now_us - at_us);
+            if waited_us.is_some_and(|waited_us| waited_us < of.retry_min_ms.min(of.retry_max_ms) * 500) {
+                verdict =
+                    Err((Check::Patient, format!("{:?} was throttled, and is tried again at once", write.0)));
+            }
+        }
+        verdict
     }
 
-    /// The run says that its oldest change is too old: whether it is.
-    pub(crate) fn on_warning(&mut self, now_us: u64, of: &Engine) -> Result<(), Broken> {
-        self.has_warned = true;
-        match self.has_repeats || self.is_stalled(now_us + 1, of.alarm_ms * 1000) {
-            true => Ok(()),
-            false => Err((Check::Told, "a run warns of an old change, and has none".to_owned())),
-        }
+    /// The index has answered: what it has written, and what it has throttled.
+    pub(crate) fn on_flushed(
+        &mut self,
+        written: impl IntoIterator<Item = (Doc, Version)>,
+        throttled: impl IntoIterator<Item = (Doc, Version)>,
+        caught_up: bool,
+        now_us: u64,
+    ) {
+        self.is_untold &= !caught_up;
+        self.written.extend(written);
+        self.throttled.extend(throttled.into_iter().map(|write| (write, now_us)));
     }
 
-    /// Whether the run has warned where its oldest change is too old.
-    fn has_warned_in_time(&self, now_us: u64, of: &Engine) -> Result<(), Broken> {
-        if self.has_warned
-            || self.was_paused
-            || self.has_repeats
-            || !self.is_stalled(now_us, of.alarm_ms * 1000 + LATE_US)
-        {
-            return Ok(());
-        }
-        let oldest = self.waiting.front().map_or(0, |(_, at_us)| now_us - at_us);
-        Err((Check::Told, format!("a change was not acknowledged for {oldest} us, and nobody was warned")))
+    /// The index has rejected these in one call, one of them for which the run ends.
+    pub(crate) fn on_stopped(&mut self, rejected: impl IntoIterator<Item = Doc>) {
+        self.beside_a_stop.extend(rejected);
     }
 
-    /// The run is over, with what it says of itself, where it was drained: whether that is so, and it was in time.
-    pub(crate) fn on_ended(&self, now_us: u64, ended: Option<Ended>, of: &Engine) -> Result<(), Broken> {
-        self.has_warned_in_time(now_us, of)?;
-        let (Some(ended), Some(drain)) = (ended, self.drain) else { return Ok(()) };
-        let most_us = drain.within_ms * 1000 + of.grace_ms * 1000 + LATE_US;
-        let took_us = now_us - drain.asked_us;
-        if took_us > most_us && !self.was_paused {
-            return Err((Check::Drained, format!("a drain took {took_us} us; the most is {most_us} us")));
+    /// The index has taken it that the run is caught up.
+    pub(crate) fn on_told(&mut self) {
+        self.is_untold = false;
+    }
+
+    /// Whether the index knows of everything that was written that the run is caught up since.
+    pub(crate) fn is_told(&self) -> bool {
+        !self.is_untold
+    }
+
+    /// A comparison found documents to differ.
+    pub(crate) fn on_compared(&mut self, differing: impl IntoIterator<Item = Doc>) {
+        if self.acknowledged == self.given {
+            self.differing.extend(differing.into_iter().map(|doc| (doc, self.given)));
         }
-        if !ended.started {
-            return Ok(());
-        }
-        let owed = self.given - self.acknowledged;
-        // Of what was given twice, who knows which of them was acknowledged.
-        let is_right = ended.unacknowledged == owed || self.has_repeats;
-        if ended.captured != self.given || !is_right {
-            let what = format!(
-                "a drained run says that {} of {} changes are not acknowledged; it was given {}, and {owed} are not",
-                ended.unacknowledged, ended.captured, self.given
-            );
-            return Err((Check::Drained, what));
-        }
-        Ok(())
     }
 }

@@ -7,11 +7,11 @@ use std::task::ready;
 use std::time::Duration;
 
 use syncline::error::Stage;
-use syncline::{Engine, EngineError, FaultKind, Report, Running};
+use syncline::{Engine, EngineError, FaultKind, Refusal, Report, Running};
 use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
-use crate::conduct::{Conduct, Ended};
+use crate::conduct::Conduct;
 use crate::marks::Mark;
 use crate::observer::Ear;
 use crate::outcome::Check;
@@ -45,12 +45,7 @@ pub(crate) async fn engine(world: Arc<World>) {
             (drained, std::mem::take(&mut state.conduct))
         });
         judge_end(&world, &outcome, drained);
-        let ended = outcome.ok().map(|report| Ended {
-            started: report.started,
-            captured: report.captured,
-            unacknowledged: report.unacknowledged,
-        });
-        world.judge(conduct.on_ended(now_us, ended, &world.plan.engine));
+        world.judge(conduct.on_ended(now_us, outcome.as_ref().ok(), &world.names, &world.plan.engine));
         sleep(Duration::from_millis(world.plan.engine.restart_ms)).await;
     }
 }
@@ -77,17 +72,23 @@ async fn live(world: &Arc<World>, client: Arc<Client>) -> Result<Report, EngineE
                     running.request_drain(Duration::from_millis(within));
                 }
             }
-            // Once nothing fails any more someone looks after what the engine does not mend by itself.
-            () = sleep(LOOKED_AFTER), if world.with(|state| state.healed) => look_after(world, &running).await,
+            () = sleep(LOOKED_AFTER) => look_after(world, &running).await,
         }
     }
 }
 
-/// Looks whether the run has anything to do, as it says itself; and, once the world is tended, has those indexes seeded anew
-/// that have stopped, and those compared that were tampered with.
+/// Looks at what the run says of itself, and whether it has anything to do by that; and, once the world is tended, has those
+/// indexes seeded anew that have stopped, and those compared that were tampered with.
 async fn look_after(world: &World, running: &Running) {
     let status = running.status();
-    let is_idle = status.dirty == 0 && status.in_flight == 0 && status.oldest_unacknowledged.is_none();
+    let is_verifying = status.indexes.iter().any(|index| index.verifying);
+    let is_owed = status.oldest_unacknowledged.is_some();
+    let is_idle = status.dirty == 0 && status.in_flight == 0 && !is_owed && !is_verifying;
+    let (is_durable, verdict) = world.with(|state| state.conduct.on_status(&status, &world.names));
+    world.judge(verdict);
+    if is_durable {
+        world.judge(world.with(|state| state.judge_caught_up(|_| false)));
+    }
     let tended = world.with(|state| {
         state.caught_up = (status.caught_up && is_idle).then_some(state.run);
         state.tended
@@ -108,11 +109,13 @@ async fn look_after(world: &World, running: &Running) {
 async fn reindex(world: &World, running: &Running, index: usize) {
     let name = &world.names[index];
     world.with(|state| state.conduct.on_promised(index));
-    if running.reindex(name).await.is_ok() {
-        world.say(Lane::Seed, format_args!("{name} is to be seeded anew"));
-        world.mark(Mark::Reindexed);
-    } else {
-        world.with(|state| state.conduct.on_refused(index));
+    match running.reindex(name).await {
+        Ok(()) => {
+            world.say(Lane::Seed, format_args!("{name} is to be seeded anew"));
+            world.mark(Mark::Reindexed);
+        }
+        Err(Refusal::Ending) => world.with(|state| state.conduct.on_refused(index)),
+        Err(refusal) => world.fail(Check::Reason, format!("{name} is not to be seeded anew: {refusal}")),
     }
 }
 
@@ -178,12 +181,22 @@ fn judge_end(world: &World, outcome: &Result<Report, EngineError>, drained: bool
         }
         Err(EngineError::Failed { fault, .. })
             if !healed && (fault.kind() == FaultKind::Transient || !world.plan.faults.is_empty()) => {}
+        Err(EngineError::DocumentsRejected(_, example)) if !stops(world, example) => {
+            world.fail(Check::Ended, format!("a run ended for {example}, whose index goes on without it"));
+        }
         Err(EngineError::DocumentsRejected(..)) if !healed && is_poisoned(&world.plan) => {}
         Err(EngineError::Contract { stage: Stage::Build, .. }) if !healed && is_silent(&world.plan) => {
             world.mark(Mark::LeftOut);
         }
         Err(error) => world.fail(Check::Ended, format!("a run ended without a reason: {error}")),
     }
+}
+
+/// Whether a run ends where this document is rejected, whose name begins with that of its index.
+fn stops(world: &World, document: &str) -> bool {
+    let mut indexes = world.plan.schema.indexes.iter();
+    let name = document.split('/').next();
+    indexes.any(|index| name == Some(index.name.as_str()) && !index.skips && !index.parks)
 }
 
 /// Whether some document may be refused for its content.

@@ -13,6 +13,7 @@ use syncline::{
 
 use crate::marks::Mark;
 use crate::plan::{Moment, Point};
+use crate::tables::doc_of;
 use crate::trace::Lane;
 use crate::world::World;
 
@@ -39,6 +40,9 @@ impl Observer for Ear {
 
     fn on_index_seeded(&self, index: &IndexName) {
         self.world.say(Lane::Seed, format_args!("{index} is seeded"));
+        if let Some(number) = self.world.names.iter().position(|name| name == index) {
+            self.world.judge(self.world.with(|state| state.conduct.on_seeded(number)));
+        }
     }
 
     fn on_backfill_completed(&self) {
@@ -51,6 +55,7 @@ impl Observer for Ear {
     }
 
     fn on_batch_committed(&self, stats: &BatchStats) {
+        self.world.judge(self.world.with(|state| state.conduct.on_batch(stats.documents)));
         if stats.lane == Flow::Live && self.seeding.load(Ordering::Relaxed) {
             self.world.mark(Mark::LiveDuringBackfill);
         }
@@ -58,6 +63,8 @@ impl Observer for Ear {
 
     fn on_document_quarantined(&self, document: &RejectedDocument, attempts: u32) {
         self.world.say(Lane::Flush, format_args!("quarantined {} after {attempts}", document.id));
+        let doc = doc_of(&document.id, &self.world.names);
+        self.world.judge(self.world.with(|state| state.conduct.on_quarantined(&doc)));
     }
 
     fn on_document_released(&self, id: &DocumentId) {
@@ -74,7 +81,7 @@ impl Observer for Ear {
                 tampered.retain(|doc| {
                     !state.index.recorded.contains_key(doc) && state.judge.changed_last(doc) <= confirmed
                 });
-                state.conduct.on_verified(index, &tampered)
+                state.conduct.on_verified(index, verified, &tampered, &self.world.names)
             }));
         }
         self.world.say(

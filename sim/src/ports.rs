@@ -24,7 +24,7 @@ use crate::message::{Answer, Call, Written};
 use crate::outcome::Check;
 use crate::plan::{Node, Poison};
 use crate::tables::{Body, Doc, Image, doc_of, from_key, to_key};
-use crate::world::{State, World, incarnation_of};
+use crate::world::{World, incarnation_of};
 
 /// How long a connection may be silent beyond what is agreed, before it counts as lost.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -419,10 +419,20 @@ impl Sink for Index {
         }
     }
 
-    async fn flush(&self, writes: &Writes<Body>, _caught_up: bool) -> Result<FlushReport, Fault> {
+    async fn flush(&self, writes: &Writes<Body>, caught_up: bool) -> Result<FlushReport, Fault> {
         let world = &self.0.world;
         check_flush(world, writes);
         let written = self.written(writes);
+        let versions: Vec<_> = written.iter().map(|written| (written.doc.clone(), written.version)).collect();
+        let now_us = world.now_us();
+        world.judge(world.with(|state| {
+            let sent = versions.iter().cloned();
+            state.conduct.on_flush(sent, caught_up, now_us, &world.plan.engine)?;
+            match caught_up {
+                true => state.judge_caught_up(|doc| versions.iter().any(|(sent, _)| sent == doc)),
+                false => Ok(()),
+            }
+        }));
         let docs: Vec<Doc> = written.iter().map(|written| written.doc.clone()).collect();
         let answer = self.0.ask(Node::Index, Call::Flush { writes: written }).await;
         if let [doc] = docs.as_slice()
@@ -439,7 +449,20 @@ impl Sink for Index {
         if wrote.into_iter().any(|write| missing.contains(&doc_of(&write.document.id, &world.names))) {
             return Err(unexpected());
         }
-        world.with(|state| state.gauges.on_settled(docs.iter().filter(|doc| !throttled.contains(doc))));
+        let now_us = world.now_us();
+        world.with(|state| {
+            state.gauges.on_settled(docs.iter().filter(|doc| !throttled.contains(doc)));
+            let of = |docs: &[Doc]| -> Vec<_> {
+                versions.iter().filter(|(doc, _)| docs.contains(doc)).cloned().collect()
+            };
+            let (again, refused) = (of(&throttled), of(&rejected));
+            let indexes = &world.plan.schema.indexes;
+            if rejected.iter().any(|doc| !indexes[doc.index].skips && !indexes[doc.index].parks) {
+                state.conduct.on_stopped(rejected.iter().cloned());
+            }
+            let done = versions.iter().filter(|write| !again.contains(write) && !refused.contains(write));
+            state.conduct.on_flushed(done.cloned(), again.iter().cloned(), caught_up, now_us);
+        });
         let id = |doc: &Doc| {
             writes.iter().map(|write| &write.document.id).find(|id| doc_of(id, &world.names) == *doc)
         };
@@ -460,7 +483,10 @@ impl Sink for Index {
         let answer = self.0.ask(Node::Index, Call::Compare { writes: written.clone() }).await?;
         let Answer::Documents(differing) = answer else { return Err(unexpected()) };
         let equal = written.iter().map(|written| &written.doc).filter(|doc| !differing.contains(doc));
-        world.with(|state| state.gauges.on_settled(equal));
+        world.with(|state| {
+            state.gauges.on_settled(equal);
+            state.conduct.on_compared(differing.iter().cloned());
+        });
         let ids = writes.iter().map(|write| &write.document.id);
         Ok(ids.filter(|id| differing.contains(&doc_of(id, &world.names))).cloned().collect())
     }
@@ -480,18 +506,10 @@ impl Sink for Index {
 
     async fn caught_up(&self) -> Result<(), Fault> {
         let world = &self.0.world;
-        world.judge(world.with(|state| {
-            let State { conduct, database, judge, index, .. } = state;
-            let (Some(slot), Some(newest)) = (&database.slot, conduct.newest()) else { return Ok(()) };
-            let is_stream = |seed: &Seed| incarnation_of(seed.stream.as_str()) == Some(slot.incarnation);
-            // A position of another slot means something else.
-            if conduct.stream() != Some(slot.incarnation) {
-                return Ok(());
-            }
-            let newest = newest + database.base(slot.incarnation);
-            judge.on_caught_up(slot.created_at, newest, |doc| index.standing(doc, is_stream))
-        }));
-        self.0.ask(Node::Index, Call::CaughtUp).await.map(drop)
+        world.judge(world.with(|state| state.judge_caught_up(|_| false)));
+        self.0.ask(Node::Index, Call::CaughtUp).await?;
+        world.with(|state| state.conduct.on_told());
+        Ok(())
     }
 
     async fn seed_state(&self, index: &IndexName, seed: &Seed) -> Result<SeedState, Fault> {
@@ -499,11 +517,12 @@ impl Sink for Index {
         let call = Call::SeedState { index, generation: self.0.generation(index), seed: seed.clone() };
         match self.0.ask(Node::Index, call).await? {
             Answer::Seeded(state) => {
+                let now_us = self.0.world.now_us();
                 self.0.world.with(|world| {
                     if state == SeedState::Parked {
                         world.gauges.on_parked(index);
                     }
-                    world.conduct.on_known(index, state.clone());
+                    world.conduct.on_known(index, state.clone(), now_us);
                 });
                 Ok(state)
             }
@@ -530,7 +549,8 @@ impl Sink for Index {
         let generation = self.0.generation(number);
         let call = Call::Mark { generation, seed: seed.clone(), epoch: self.0.epoch() };
         self.0.ask(Node::Index, call).await?;
-        self.0.world.with(|state| state.conduct.on_known(number, SeedState::Seeded));
+        let now_us = self.0.world.now_us();
+        self.0.world.with(|state| state.conduct.on_known(number, SeedState::Seeded, now_us));
         Ok(())
     }
 
@@ -539,7 +559,8 @@ impl Sink for Index {
         let generation = self.0.generation(number);
         let call = Call::Park { generation, seed: seed.clone(), epoch: self.0.epoch() };
         self.0.ask(Node::Index, call).await?;
-        self.0.world.with(|state| state.conduct.on_known(number, SeedState::Parked));
+        let now_us = self.0.world.now_us();
+        self.0.world.with(|state| state.conduct.on_known(number, SeedState::Parked, now_us));
         Ok(())
     }
 }
@@ -557,9 +578,19 @@ impl Quarantine for Store {
     }
 
     async fn record(&self, documents: &[QuarantinedDocument]) -> Result<(), Fault> {
-        let names = &self.0.world.names;
+        let world = &self.0.world;
+        let names = &world.names;
         let docs = documents.iter().map(|document| (doc_of(&document.id, names), version(document.version)));
         let docs: Vec<_> = docs.collect();
+        if let Some((doc, _)) = docs.iter().find(|(doc, _)| !world.plan.schema.indexes[doc.index].skips) {
+            world.fail(
+                Check::Recorded,
+                format!("{doc:?} is to be quarantined, of an index that does not skip"),
+            );
+        }
+        if documents.iter().any(|document| document.attempts == 0) {
+            world.fail(Check::Recorded, format!("{docs:?} are to be quarantined, and were never tried"));
+        }
         self.0.world.with(|state| state.gauges.on_settled(docs.iter().map(|(doc, _)| doc)));
         self.0.ask(Node::Index, Call::Record { docs }).await.map(drop)
     }

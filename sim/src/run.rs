@@ -271,6 +271,9 @@ fn unsettled(world: &World, until: Until) -> Option<(String, bool)> {
             let what = format!("{} was to be seeded anew, and was not", world.names[index]);
             return Some((what, false));
         }
+        if until > Until::Mended && !state.conduct.is_told() {
+            return Some(("the index is not told that the engine is caught up".to_owned(), false));
+        }
         if until > Until::Mended && state.caught_up != Some(state.run) {
             return Some(("the engine does not say that it is caught up".to_owned(), false));
         }

@@ -16,7 +16,7 @@ use crate::conduct::Conduct;
 use crate::database::Database;
 use crate::gauges::Gauges;
 use crate::index::{Index, Settled};
-use crate::judge::{Broken, Judge};
+use crate::judge::{Broken, Judge, Standing};
 use crate::marks::Mark;
 use crate::outcome::{Check, Failure, Outcome};
 use crate::plan::{Act, At, Moment, Node, Plan, Point, Span};
@@ -316,6 +316,22 @@ impl State {
             self.ended_at_us.insert(self.run, now_us);
         }
         self.drain_within_ms = None;
+    }
+
+    /// Whether everything that the run was given is durable, but for documents that are excused.
+    pub(crate) fn judge_caught_up(&self, is_excused: impl Fn(&Doc) -> bool) -> Result<(), Broken> {
+        let (Some(slot), Some(newest)) = (&self.database.slot, self.conduct.newest()) else { return Ok(()) };
+        // A position of another slot means something else.
+        if self.conduct.stream() != Some(slot.incarnation) {
+            return Ok(());
+        }
+        let is_stream = |seed: &Seed| incarnation_of(seed.stream.as_str()) == Some(slot.incarnation);
+        let newest = newest + self.database.base(slot.incarnation);
+        let standing = |doc: &Doc| {
+            let standing = self.index.standing(doc, is_stream);
+            Standing { is_recorded: standing.is_recorded || is_excused(doc), ..standing }
+        };
+        self.judge.on_caught_up(slot.created_at, newest, standing)
     }
 
     /// The run met a hard situation. Those that healing brings about are no merit of the plan.
