@@ -130,6 +130,8 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 
 #[cfg(test)]
 mod tests {
+    use alloc::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -149,6 +151,20 @@ mod tests {
         assert_eq!(Value::from(f64::NAN), Value::from(f64::NAN));
         assert!(Value::from(-0.0) < Value::from(0.0));
         assert!(Value::from(1.0) < Value::from(f64::INFINITY));
+    }
+
+    #[test]
+    fn values_are_told_apart_by_their_hashes() {
+        let hash = |value: Value| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            value.hash(&mut hasher);
+            hasher.finish()
+        };
+        let values = [0.0, -0.0, 1.0, f64::NAN].map(Value::from);
+        let others = [Value::Null, true.into(), false.into(), 0.into(), 1.into(), "".into(), "1".into()];
+        let hashes: BTreeSet<u64> = values.into_iter().chain(others).map(hash).collect();
+        assert_eq!(hashes.len(), 11);
+        assert_eq!(hash(f64::NAN.into()), hash(f64::NAN.into()));
     }
 
     #[test]

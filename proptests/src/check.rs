@@ -168,6 +168,7 @@ pub fn b01_confirmed_is_durable(model: &Model, position: Position) {
     let is_durable = |at: &Position, id: &DocumentId, state: &State, excused: bool| {
         let held = model.sink.documents.get(id).map_or(0, |(state, _)| state.time);
         let excused = excused || model.quarantined.contains_key(id) || model.is_parked(&id.index);
+        let excused = excused || model.by_hand.contains(id);
         assert!(held >= state.time || excused, "B1: {at} is confirmed, {id} is from {held}, not {state:?}");
     };
     for (at, touched) in model.transactions.iter().take_while(|(at, _)| *at <= position) {
@@ -236,6 +237,7 @@ fn b03_rows_are_durable(model: &Model, index: &IndexName, to: Option<&Key>) {
             later.flat_map(|(_, changed)| changed).any(|(changed, _)| *changed == id)
         };
         let changed = changed.contains(&id) || truncated();
+        let changed = changed || model.by_hand.contains(&id);
         let excused = !state.there || changed || model.quarantined.contains_key(&id);
         assert!(
             held >= state.time || excused,

@@ -91,6 +91,8 @@ pub struct Model {
     pub late: Vec<Late>,
     /// Indexes of which someone has changed by hand what the sink holds, and that have not been compared since.
     pub tampered: BTreeSet<IndexName>,
+    /// Those documents of them that have not been written since.
+    pub by_hand: BTreeSet<DocumentId>,
 }
 
 impl Model {
@@ -115,6 +117,7 @@ impl Model {
             built: BTreeMap::new(),
             late: Vec::new(),
             tampered: BTreeSet::new(),
+            by_hand: BTreeSet::new(),
         };
         if setup.scopes {
             model.write(setup.rows, 0);
@@ -275,6 +278,7 @@ impl Model {
                 continue;
             }
             crate::check::b06_nothing_goes_back(id, held, *state);
+            self.by_hand.remove(id);
             self.sink.documents.insert(id.clone(), (*state, *version));
             if let Some(found) = self.found.get_mut(&id.index) {
                 match state.there {
@@ -307,7 +311,9 @@ impl Model {
     pub fn tamper(&mut self, index: &IndexName, keys: u8) {
         self.tampered.insert(index.clone());
         for key in (0..8).filter(|key| keys & (1 << key) != 0) {
-            let (state, _) = self.sink.documents.entry(DocumentId::new(index.clone(), key)).or_default();
+            let id = DocumentId::new(index.clone(), key);
+            self.by_hand.insert(id.clone());
+            let (state, _) = self.sink.documents.entry(id).or_default();
             *state = State { time: 0, there: !state.there };
         }
     }
@@ -355,6 +361,7 @@ impl Model {
             }
         }
         self.sink.seeds.remove(index);
+        self.by_hand.retain(|id| id.index != *index);
         let there = self.expected().filter(|(id, state)| id.index == *index && state.there);
         let there = there.map(|(id, _)| id).collect();
         self.cleared.insert(index.clone(), (self.time, there));

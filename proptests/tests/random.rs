@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use proptest::collection::vec;
 use proptest::prelude::*;
 use proptests::drive::Drive;
-use proptests::op::Op;
+use proptests::op::{self, Op};
 use proptests::random::{case, demand, run, search, tight_case};
+use proptests::setup::Setup;
 
 #[test]
 fn every_promise_holds_at_every_step() {
@@ -60,6 +62,35 @@ fn b17_what_differs_is_found_and_mended() {
         drive.heal();
     });
     assert!(found.into_inner() > 100, "nothing was changed by hand");
+}
+
+/// Whatever else happens while it is compared.
+#[test]
+fn b17_what_differs_is_found_beside_everything_else() {
+    let met = RefCell::new(BTreeSet::new());
+    let beside = vec(op::any(), 1..120);
+    search(
+        "verification beside everything",
+        300,
+        (case(), any::<u8>(), beside),
+        |((setup, ops), keys, beside)| {
+            let mut drive = run(Setup { scopes: true, ..setup }, &ops);
+            drive.settle();
+            let index = drive.model.indexes[0].clone();
+            drive.model.tamper(&index, keys);
+            drive.step(Op::Verify(0));
+            beside.iter().for_each(|op| drive.step(*op));
+            drive.heal();
+            met.borrow_mut().extend(drive.marks().iter().copied());
+        },
+    );
+    let demanded = [
+        "a change came between two pages of a listing",
+        "a difference was told",
+        "a verification was interrupted",
+        "crashed while verifying",
+    ];
+    demand(&met.borrow(), &demanded);
 }
 
 #[test]

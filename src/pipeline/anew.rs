@@ -165,12 +165,7 @@ impl<B> Pipeline<B> {
     /// Has it remembered that an index stopped, once nothing else of it is being remembered.
     pub(super) fn park_stopped(&mut self) {
         for number in self.numbers() {
-            let pending = |purpose| self.calls.is_pending(purpose);
-            let waits = || {
-                pending(Purpose::ReadSeed(number))
-                    || self.is_remembered(number)
-                    || pending(Purpose::Park(number))
-            };
+            let waits = || self.is_remembered(number) || self.calls.is_pending(Purpose::Park(number));
             if self.seeding.get(number).stage != Stage::Parking || waits() {
                 continue;
             }

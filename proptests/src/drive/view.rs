@@ -34,7 +34,7 @@ impl Drive {
             model.stream,
             model.sink.seeds,
             model.built,
-            model.tampered,
+            (&model.tampered, &model.by_hand),
         )?;
         for (id, (state, version)) in &model.sink.documents {
             writeln!(text, "stored {id} {state:?} {}", self.rank(id, *version))?;
