@@ -187,7 +187,7 @@ impl Chaos {
         let world = &self.world;
         let now_us = world.now_us();
         let asked = world.with(|state| {
-            if !state.is_running || state.drain_within_ms.is_some() {
+            if !state.is_running {
                 return false;
             }
             state.drain_within_ms = Some(within_ms);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use syncline::SeedState;
 
-use crate::index::Version;
+use crate::index::{Tampering, Version};
 use crate::judge::Broken;
 use crate::outcome::Check;
 use crate::plan::Engine;
@@ -16,8 +16,9 @@ use crate::tables::{Doc, from_key};
 /// By how much a timer of the engine may be late: a poll is held for a millisecond by each fault that happens at it.
 const LATE_US: u64 = 100_000;
 
-/// How the name of a call begins that reads a table.
+/// How the name of a call begins that reads a table; and of those that are made for one stream.
 const SCAN: &str = "Scan";
+const OF_STREAM: [&str; 4] = [SCAN, "SeedState", "Clear", "List"];
 
 /// A number that grows with everything that a run does or hears.
 type Moment = u64;
@@ -38,11 +39,13 @@ pub(crate) struct Conduct {
     known_us: BTreeMap<usize, u64>,
     /// Since when each index has a reason to be cleared though it is seeded or has stopped.
     reasons: BTreeMap<usize, Moment>,
+    /// The reason that the index had before someone asked last.
+    reason_before: Option<Moment>,
     /// The indexes that are to be seeded anew because someone asked for it.
     promised: BTreeSet<usize>,
     /// The indexes that someone asked to have compared, for which tables may be scanned at any time; each with the
     /// documents that were tampered with by then.
-    verifying: BTreeMap<usize, BTreeSet<Doc>>,
+    verifying: BTreeMap<usize, BTreeMap<Doc, Tampering>>,
     /// Calls whose last attempt failed for the moment: how often in a row, and when.
     failed: BTreeMap<String, (u32, u64)>,
     /// Changes that the stream has given, truncations among them, and when those that are not acknowledged were.
@@ -97,6 +100,9 @@ impl Conduct {
             self.confirmed_of_stream = None;
             self.waiting.clear();
             self.checkpoints.clear();
+            // What is asked for another stream is another call.
+            let is_of_stream = |call: &str| OF_STREAM.iter().any(|name| call.starts_with(name));
+            self.failed.retain(|call, _| !is_of_stream(call));
         }
     }
 
@@ -158,6 +164,10 @@ impl Conduct {
     /// The index says how far an index is, or has taken what the run said of it.
     pub(crate) fn on_known(&mut self, index: usize, state: SeedState, now_us: u64) {
         self.known_us.insert(index, now_us);
+        if state == SeedState::Parked {
+            // Whoever reads the table next does so for another index.
+            self.failed.retain(|call, _| !call.starts_with(SCAN));
+        }
         self.known.insert(index, state);
     }
 
@@ -165,7 +175,7 @@ impl Conduct {
     /// anyway, has to, unless it refuses.
     pub(crate) fn on_promised(&mut self, index: usize) {
         let now = self.tick();
-        self.reasons.insert(index, now);
+        self.reason_before = self.reasons.insert(index, now);
         if matches!(self.known.get(&index), Some(SeedState::Seeded | SeedState::Parked)) {
             self.promised.insert(index);
         }
@@ -173,7 +183,10 @@ impl Conduct {
 
     /// The run refuses to.
     pub(crate) fn on_refused(&mut self, index: usize) {
-        self.reasons.remove(&index);
+        match self.reason_before.take() {
+            Some(before) => drop(self.reasons.insert(index, before)),
+            None => drop(self.reasons.remove(&index)),
+        }
         self.promised.remove(&index);
     }
 
@@ -183,8 +196,13 @@ impl Conduct {
     }
 
     /// Someone asks for an index to be compared, of which these documents were tampered with.
-    pub(crate) fn on_verifying(&mut self, index: usize, tampered: BTreeSet<Doc>) {
+    pub(crate) fn on_verifying(&mut self, index: usize, tampered: BTreeMap<Doc, Tampering>) {
         self.verifying.entry(index).or_insert(tampered);
+    }
+
+    /// The run refuses to, and does not because it does already.
+    pub(crate) fn on_not_verifying(&mut self, index: usize) {
+        self.verifying.remove(&index);
     }
 
     /// An index is going to be cleared: whether there is a reason. Returns when that was.
@@ -233,8 +251,10 @@ impl Conduct {
 
     /// A call is made: whether it was waited long enough for since it failed.
     pub(crate) fn on_call(&self, call: &str, now_us: u64, of: &Engine) -> Result<(), Broken> {
-        // Two calls of a kind at once may ask the same; and the last confirm of a run that ends is made at once.
-        if call.starts_with("Resolve") || call.starts_with("Confirm") {
+        // Two calls of a kind at once may ask the same; the last confirm of a run that ends is made at once; and a table may be
+        // read for the next comparison at once.
+        let is_compared = call.starts_with(SCAN) && !self.verifying.is_empty();
+        if is_compared || call.starts_with("Resolve") || call.starts_with("Confirm") {
             return Ok(());
         }
         let Some((attempts, failed_us)) = self.failed.get(call) else { return Ok(()) };

@@ -110,9 +110,12 @@ pub fn draw(seed: u64) -> (Plan, Options) {
     // Where nothing goes wrong, nothing does.
     if !faults.is_empty() {
         faults.extend(situations::more(contract, seed, &options, &schema, churns));
-        faults.extend(parking::situations(parks, &schema, &mut workload));
+        faults.extend(parking::situations(parks, &schema, &mut source, &mut workload));
     }
     truncations(&mut Random::new(seed, "truncations"), &mut workload, &schema);
+    if !faults.is_empty() && source.scan_lag_us > 0 {
+        faults.extend(situations::reopenings(&mut Random::new(seed, "reopenings")));
+    }
     let plan = Plan {
         title: format!("seed {seed}"),
         seed,

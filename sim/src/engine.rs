@@ -126,8 +126,10 @@ async fn verify(world: &World, running: &Running, index: usize) {
         let tampered = state.index.tampered(index);
         state.conduct.on_verifying(index, tampered);
     });
-    if timeout(Duration::from_millis(1), running.verify(name)).await.is_err() {
-        world.say(Lane::Seed, format_args!("{name} is being compared"));
+    match timeout(Duration::from_millis(1), running.verify(name)).await {
+        Err(_) => world.say(Lane::Seed, format_args!("{name} is being compared")),
+        Ok(Ok(_) | Err(Refusal::Verifying)) => {}
+        Ok(Err(_)) => world.with(|state| state.conduct.on_not_verifying(index)),
     }
 }
 

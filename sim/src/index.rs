@@ -18,6 +18,9 @@ pub(crate) type Version = (u64, u64);
 /// The key of a document that no row ever had.
 const FOREIGN: i64 = 1_000_000;
 
+/// The number of a tampering.
+pub(crate) type Tampering = u64;
+
 /// Documents by what they hold.
 pub(crate) type Contents = BTreeMap<Doc, Arc<str>>;
 
@@ -91,8 +94,8 @@ pub(crate) struct Index {
     pub(crate) generations: BTreeMap<u64, Generation>,
     /// The physical index of each index, where there is one.
     pub(crate) current: Vec<Option<u64>>,
-    /// The marker of an index that was deleted by hand, or by a clear that is older than the marker: until there is
-    /// another one.
+    /// The marker of an index that was deleted by hand, or by a clear that is older than the marker or whose run has died:
+    /// until there is another one.
     lost: Vec<Option<(Seed, SeedState)>>,
     next_generation: u64,
     next_epoch: u64,
@@ -101,12 +104,15 @@ pub(crate) struct Index {
     pub(crate) recorded: BTreeMap<Doc, Version>,
     /// What is found of each index that is being rebuilt: what it held before.
     found: Vec<Contents>,
+    /// The newest run that has asked for anything.
+    pub(crate) run: u64,
     /// The newest clear of each index, by run and request: an older one that lands late is not obeyed.
     cleared: Vec<Order>,
     staged: VecDeque<(u64, Op)>,
     next_op: u64,
     /// What someone has tampered with, by the number of the physical index, and the engine has not written since.
-    tampered: BTreeSet<(u64, Doc)>,
+    tampered: BTreeMap<(u64, Doc), Tampering>,
+    tamperings: Tampering,
 }
 
 impl Index {
@@ -122,10 +128,12 @@ impl Index {
             epoch: 0,
             recorded: BTreeMap::new(),
             found: vec![Contents::new(); indexes],
+            run: 0,
             cleared: vec![(0, 0); indexes],
             staged: VecDeque::new(),
             next_op: 0,
-            tampered: BTreeSet::new(),
+            tampered: BTreeMap::new(),
+            tamperings: 0,
         }
     }
 
@@ -231,7 +239,8 @@ impl Index {
                 if order > self.cleared[index] {
                     self.cleared[index] = order;
                     self.find(index, keeps);
-                    let lost = self.generation(index).filter(|old| old.marked > order);
+                    let is_late = |old: &&Generation| old.marked > order || order.0 < self.run;
+                    let lost = self.generation(index).filter(is_late);
                     let lost = lost.and_then(|old| old.marker.clone());
                     self.replace(index, generation);
                     self.lost[index] = lost;
@@ -348,14 +357,17 @@ impl Index {
 
     /// Whether someone has tampered with a document, and the engine has not written it since.
     pub(crate) fn is_tampered(&self, generation: u64, doc: &Doc) -> bool {
-        self.tampered.contains(&(generation, doc.clone()))
+        self.tampered.contains_key(&(generation, doc.clone()))
     }
 
     /// The documents of an index that someone has tampered with, and the engine has not written since.
-    pub(crate) fn tampered(&self, index: usize) -> BTreeSet<Doc> {
-        let is_of =
-            |(generation, doc): &&(u64, Doc)| doc.index == index && self.current[index] == Some(*generation);
-        self.tampered.iter().filter(is_of).map(|(_, doc)| doc.clone()).collect()
+    pub(crate) fn tampered(&self, index: usize) -> BTreeMap<Doc, Tampering> {
+        let current = self.current[index];
+        let of = self
+            .tampered
+            .iter()
+            .filter(|((physical, doc), _)| doc.index == index && current == Some(*physical));
+        of.map(|((_, doc), number)| (doc.clone(), *number)).collect()
     }
 
     /// Someone changes a document of a seeded index, or removes it, or adds one that should not be there. Versions stay, as
@@ -384,7 +396,8 @@ impl Index {
                 foreign.or_insert(Stored { version: (0, 0), body: None }).body = body;
             }
         }
-        self.tampered.insert((current, doc.clone()));
+        self.tamperings += 1;
+        self.tampered.insert((current, doc.clone()), self.tamperings);
         Some(doc)
     }
 

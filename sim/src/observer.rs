@@ -78,7 +78,7 @@ impl Observer for Ear {
                 // What cannot be built or written is recorded instead; and what a change has touched is written for that.
                 let confirmed = state.database.slot.as_ref().map_or(0, |slot| slot.confirmed);
                 let mut tampered = state.index.tampered(index);
-                tampered.retain(|doc| {
+                tampered.retain(|doc, _| {
                     !state.index.recorded.contains_key(doc) && state.judge.changed_last(doc) <= confirmed
                 });
                 state.conduct.on_verified(index, verified, &tampered, &self.world.names)

@@ -16,6 +16,7 @@ use crate::world::{State, World};
 
 pub(crate) async fn perform(world: &World, request: &Request, nth: u32, throttle: u32) -> Reply {
     let point = request.call.point();
+    world.with(|state| state.index.run = state.index.run.max(request.run));
     pause(world, world.plan.sink.stage_us, point, nth).await;
     // Without versions, what lands late does harm: such an index takes requests of those alone who wait for the answer; and,
     // where it knows the epochs of the dead, the writes of those who waited for it when they died. The others know by

@@ -1,10 +1,11 @@
 //! What a run says of itself, by its status, its report and what its observer hears: whether it is so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use syncline::{IndexName, Report, SeedState, Status, Verified};
 
 use crate::conduct::{Conduct, LATE_US};
+use crate::index::Tampering;
 use crate::judge::Broken;
 use crate::outcome::Check;
 use crate::plan::Engine;
@@ -102,12 +103,13 @@ impl Conduct {
         &mut self,
         index: usize,
         verified: &Verified,
-        wrong: &BTreeSet<Doc>,
+        wrong: &BTreeMap<Doc, Tampering>,
         names: &[IndexName],
     ) -> Result<(), Broken> {
         let found = std::mem::take(&mut self.differing);
-        let mut before = self.verifying.get(&index).into_iter().flatten();
-        if let Some(doc) = before.find(|doc| wrong.contains(doc)) {
+        let before = self.verifying.remove(&index).unwrap_or_default();
+        let mut lasting = before.iter().filter(|(doc, number)| wrong.get(doc) == Some(number));
+        if let Some((doc, _)) = lasting.next() {
             return untrue(format!("index {index} was compared, and {doc:?} is still wrong"));
         }
         let told: BTreeSet<Doc> = verified.documents.iter().map(|id| doc_of(id, names)).collect();
@@ -148,7 +150,7 @@ impl Conduct {
         // What a run learns while it ends, it may not heed; and one that is to be seeded anew goes on.
         let has_lasted = |index: &usize| {
             let since_us = self.known_us.get(index).map_or(0, |at_us| now_us - at_us);
-            is_parked(index) && !self.promised.contains(index) && since_us > of.grace_ms * 1000 + LATE_US
+            is_parked(index) && !self.reasons.contains_key(index) && since_us > of.grace_ms * 1000 + LATE_US
         };
         let lasting = named(&has_lasted);
         let (unseeded, parked) = (named(&|index| !is_done(index)), named(&is_parked));

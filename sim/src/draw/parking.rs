@@ -1,6 +1,6 @@
 //! Indexes that stop alone, and what may go wrong about it.
 
-use crate::plan::{Act, At, Fault, Moment, Point, Poison, Schema, Statement, Transaction};
+use crate::plan::{Act, At, Fault, Moment, Point, Poison, Schema, Source, Statement, Transaction};
 use crate::random::Random;
 
 /// Some indexes stop where a document of theirs fails.
@@ -18,6 +18,7 @@ pub(super) fn parks(random: &mut Random, schema: &mut Schema) {
 pub(super) fn situations(
     random: &mut Random,
     schema: &Schema,
+    source: &mut Source,
     workload: &mut Vec<Transaction>,
 ) -> Vec<Fault> {
     let parks: Vec<usize> = (0..schema.indexes.len()).filter(|index| schema.indexes[*index].parks).collect();
@@ -37,6 +38,14 @@ pub(super) fn situations(
         let point = random.pick(&[Point::Clear, Point::Cursor, Point::Mark]);
         let ms = random.pick(&[100, 500, 1000, 3000]);
         add(point, Moment::Before, random.below(8) as u32, Act::Hold { ms });
+    }
+    if random.permille(400) {
+        // It is seeded anew a moment after a change that it has passed over, from a replica that has not come to that.
+        source.scan_lag_us = random.pick(&[500_000, 1_500_000]);
+        for _ in 0..random.between(1, 4) {
+            let nth = random.below(workload.len() as u64 + 1) as u32;
+            add(Point::Commit, Moment::After, nth, Act::Reindex { index });
+        }
     }
     if random.permille(650) {
         // It stops when its marker has been given up and made again, before the first one lands; and goes on after that.

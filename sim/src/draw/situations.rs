@@ -84,6 +84,17 @@ fn hands(random: &mut Random, schema: &Schema) -> Vec<Fault> {
     faults
 }
 
+/// The stream is opened again while an index is about to be scanned.
+pub(super) fn reopenings(random: &mut Random) -> Vec<Fault> {
+    let count = if random.permille(600) { 0 } else { random.between(1, 3) };
+    let mut reopening = |_| {
+        let point = random.pick(&[Point::Clear, Point::Clear, Point::Cursor, Point::Scan]);
+        let moment = random.pick(&[Moment::Before, Moment::After]);
+        Fault { at: At { point, moment, nth: random.below(8) as u32 }, act: Act::BreakStream }
+    };
+    (0..count).map(&mut reopening).collect()
+}
+
 /// A builder that does not answer for all that it was asked for.
 fn silences(random: &mut Random, options: &Options) -> Vec<Fault> {
     let builds = (0..60).filter(|_| random.permille(options.silence_permille));

@@ -2,16 +2,29 @@
 
 use std::time::Duration;
 
-use syncline::{Alarms, BatchPolicy, Config, FailurePolicies, FailurePolicy, Limits, RetryPolicy};
+use serde_json::Value;
+use syncline::{
+    Alarms, BatchPolicy, Config, FailurePolicies, FailurePolicy, IndexName, Limits, RetryPolicy, TableName,
+};
 
-use crate::plan::{Act, Plan, Span, Statement, Table};
+use crate::plan::{Act, At, Moment, Node, Plan, Point, Span, Statement, Table};
 use crate::tables::Shape;
+
+/// No time is longer than an hour.
+const MILLIS_MAX: u64 = 3_600_000;
+/// And nothing else is larger than this.
+const COUNT_MAX: u64 = 1 << 30;
 
 impl Plan {
     /// Whether the plan can be run. Errors: the first thing that contradicts another, or names what there is not, and where
     /// it stands.
     pub fn check(&self) -> Result<(), String> {
+        let all = serde_json::to_value(self).map_err(|error| error.to_string())?;
+        for part in ["schema", "rows", "workload", "source", "sink", "network", "engine", "faults"] {
+            check_numbers(part, "", &all[part])?;
+        }
         for (at, table) in self.schema.tables.iter().enumerate() {
+            TableName::new(&table.name).map_err(|error| format!("schema: {error}"))?;
             if table.key_columns == 0 {
                 return Err(format!("schema: table `{}` has a key without columns", table.name));
             }
@@ -25,8 +38,17 @@ impl Plan {
                 }
             }
         }
-        Shape::new(&self.schema)?;
+        let shape = Shape::new(&self.schema)?;
+        if let Some(table) = (0..shape.tables()).find(|table| shape.needs_before(*table))
+            && !self.source.before_images
+        {
+            let table = shape.table_name(table);
+            return Err(format!(
+                "source.before_images: rows of `{table}` leave a document that no key of theirs tells"
+            ));
+        }
         for (at, index) in self.schema.indexes.iter().enumerate() {
+            IndexName::new(&index.name).map_err(|error| format!("schema: {error}"))?;
             if self.schema.indexes[..at].iter().any(|other| other.name == index.name) {
                 return Err(format!("schema: two indexes have the name `{}`", index.name));
             }
@@ -60,7 +82,7 @@ impl Plan {
             return Err(format!("network.lost_ppm: {} of a million", network.lost_ppm));
         }
         for (at, fault) in self.faults.iter().enumerate() {
-            self.check_act(&fault.act).map_err(|error| format!("faults[{at}]: {error}"))?;
+            self.check_act(fault.at, &fault.act).map_err(|error| format!("faults[{at}]: {error}"))?;
         }
         self.config().check().map_err(|error| format!("engine: {error}"))
     }
@@ -102,8 +124,21 @@ impl Plan {
         }
     }
 
-    fn check_act(&self, act: &Act) -> Result<(), String> {
+    fn check_act(&self, at: At, act: &Act) -> Result<(), String> {
+        let place = || format!("{} {:?}", act.name(at.moment), at.point).to_lowercase();
         match act {
+            Act::Fail { .. } | Act::Lose | Act::Hold { .. } if !at.point.is_request() => {
+                Err(format!("nothing is asked there: {}", place()))
+            }
+            Act::Throttle { .. } if (at.point, at.moment) != (Point::Flush, Moment::Before) => {
+                Err(format!("only before a flush can documents be throttled: {}", place()))
+            }
+            Act::LeaveOut if (at.point, at.moment) != (Point::Build, Moment::After) => {
+                Err(format!("only after a build can a document be left out: {}", place()))
+            }
+            Act::RefuseCredentials { node: Node::Engine, .. } => {
+                Err("the engine asks for no credentials".to_owned())
+            }
             Act::DeleteIndex { index }
             | Act::Redefine { index }
             | Act::Reindex { index }
@@ -161,5 +196,40 @@ impl Plan {
             cursor_interval: millis(of.cursor_interval_ms),
             grace: millis(of.grace_ms),
         }
+    }
+}
+
+/// Whether times and sizes are such that a run comes to an end. Keys of rows may be any number.
+fn check_numbers(path: &str, name: &str, value: &Value) -> Result<(), String> {
+    match value {
+        Value::Array(items) => {
+            let mut numbered = items.iter().enumerate();
+            numbered.try_for_each(|(at, item)| check_numbers(&format!("{path}[{at}]"), name, item))
+        }
+        Value::Object(items) => {
+            let rows = ["key", "from", "to", "refs"];
+            let mut items =
+                items.iter().filter(|(name, value)| !(rows.contains(&name.as_str()) && value.is_array()));
+            items.try_for_each(|(name, item)| {
+                // The bounds of a span are of the unit that the span's name tells.
+                check_numbers(
+                    &format!("{path}.{name}"),
+                    if matches!(name.as_str(), "min" | "max") { path } else { name },
+                    item,
+                )
+            })
+        }
+        Value::Number(number) => {
+            let most = match name {
+                _ if name == "ms" || name.ends_with("_ms") => MILLIS_MAX,
+                _ if name.ends_with("_us") => MILLIS_MAX * 1000,
+                _ => COUNT_MAX,
+            };
+            match number.as_u64().is_some_and(|number| number <= most) {
+                true => Ok(()),
+                false => Err(format!("{path}: {number} is more than {most}")),
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
     }
 }

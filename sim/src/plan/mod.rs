@@ -505,6 +505,38 @@ pub enum Node {
     Engine,
 }
 
+impl Point {
+    /// Whether a request comes to a node there, which can be failed, lost or held.
+    #[must_use]
+    pub fn is_request(self) -> bool {
+        match self {
+            Self::Commit | Self::Start | Self::Poll | Self::Sync | Self::Refuse | Self::End | Self::Retry => {
+                false
+            }
+            Self::Begin
+            | Self::Ensure
+            | Self::Load
+            | Self::Open
+            | Self::Stream
+            | Self::Resolve
+            | Self::Build
+            | Self::Flush
+            | Self::Compare
+            | Self::List
+            | Self::CaughtUp
+            | Self::Record
+            | Self::Release
+            | Self::Confirm
+            | Self::SeedState
+            | Self::Clear
+            | Self::Cursor
+            | Self::Scan
+            | Self::Mark
+            | Self::Lag => true,
+        }
+    }
+}
+
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {:?} {}", self.point, self.moment, self.nth)

@@ -325,6 +325,11 @@ fn legend(svg: &mut String, plan: &Plan, y: f64) {
     let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"{:.1}\">{}</text>", y + 22.0, escape(&text));
 }
 
+/// XML has no way to write a control character.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace(|letter: char| letter.is_control() || matches!(letter, '\u{fffe}' | '\u{ffff}'), " ")
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
