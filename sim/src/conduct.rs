@@ -43,6 +43,8 @@ pub(crate) struct Conduct {
     reason_before: Option<Moment>,
     /// The indexes that are to be seeded anew because someone asked for it.
     promised: BTreeSet<usize>,
+    /// The indexes whose tables were read.
+    scanned: BTreeSet<usize>,
     /// The indexes that someone asked to have compared, for which tables may be scanned at any time; each with the
     /// documents that were tampered with by then.
     verifying: BTreeMap<usize, BTreeMap<Doc, Tampering>>,
@@ -225,13 +227,14 @@ impl Conduct {
         self.failed.retain(|call, _| !call.starts_with(SCAN));
     }
 
-    /// A table is read from a row on, of which these indexes are made: whether one of them has to be scanned, and whether
-    /// none has come further.
-    pub(crate) fn on_scan(&self, roots: &[usize], after: Option<&Vec<i64>>) -> Result<(), Broken> {
+    /// A table is read from a row on, of which these indexes are made: whether one of them has to be scanned; and, where it is
+    /// read for the first time, whether none has come further.
+    pub(crate) fn on_scan(&mut self, roots: &[usize], after: Option<&Vec<i64>>) -> Result<(), Broken> {
         if roots.iter().any(|index| self.verifying.contains_key(index)) {
             return Ok(());
         }
-        let state = |index: &usize| self.known.get(index);
+        let known = &self.known;
+        let state = |index: &usize| known.get(index);
         let is_done = |index: &&usize| matches!(state(index), Some(SeedState::Seeded | SeedState::Parked));
         let mut open = roots.iter().filter(|index| !is_done(index)).peekable();
         if open.peek().is_none() {
@@ -241,7 +244,8 @@ impl Conduct {
             Some(SeedState::Seeding(cursor)) => cursor.as_ref().map(from_key),
             _ => None,
         };
-        match open.map(cursor).min().flatten() {
+        let is_first = roots.iter().fold(true, |first, index| self.scanned.insert(*index) && first);
+        match open.map(cursor).min().flatten().filter(|_| is_first) {
             Some(cursor) if after < Some(&cursor) => {
                 reason(format!("a table is scanned after {after:?}, though all before {cursor:?} is done"))
             }

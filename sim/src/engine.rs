@@ -183,6 +183,10 @@ fn judge_end(world: &World, outcome: &Result<Report, EngineError>, drained: bool
         }
         Err(EngineError::Failed { fault, .. })
             if !healed && (fault.kind() == FaultKind::Transient || !world.plan.faults.is_empty()) => {}
+        // The index that it wrote to was taken away by a run that has died.
+        Err(EngineError::Failed { fault, .. })
+            if fault.kind() == FaultKind::Fatal
+                && world.with(|state| state.index.cleared_under == Some(state.run)) => {}
         Err(EngineError::DocumentsRejected(_, example)) if !stops(world, example) => {
             world.fail(Check::Ended, format!("a run ended for {example}, whose index goes on without it"));
         }

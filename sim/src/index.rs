@@ -106,6 +106,8 @@ pub(crate) struct Index {
     found: Vec<Contents>,
     /// The newest run that has asked for anything.
     pub(crate) run: u64,
+    /// The newest run under which an index was cleared by one that has died.
+    pub(crate) cleared_under: Option<u64>,
     /// The newest clear of each index, by run and request: an older one that lands late is not obeyed.
     cleared: Vec<Order>,
     staged: VecDeque<(u64, Op)>,
@@ -129,6 +131,7 @@ impl Index {
             recorded: BTreeMap::new(),
             found: vec![Contents::new(); indexes],
             run: 0,
+            cleared_under: None,
             cleared: vec![(0, 0); indexes],
             staged: VecDeque::new(),
             next_op: 0,
@@ -240,8 +243,12 @@ impl Index {
                     self.cleared[index] = order;
                     self.find(index, keeps);
                     let is_late = |old: &&Generation| old.marked > order || order.0 < self.run;
+                    if order.0 < self.run {
+                        self.cleared_under = Some(self.run);
+                    }
                     let lost = self.generation(index).filter(is_late);
-                    let lost = lost.and_then(|old| old.marker.clone());
+                    // What one that came late has taken away, the next one does not give back.
+                    let lost = lost.and_then(|old| old.marker.clone().or(self.lost[index].clone()));
                     self.replace(index, generation);
                     self.lost[index] = lost;
                     judge.on_cleared(index);

@@ -40,6 +40,12 @@ pub(super) fn situations(
         add(point, Moment::Before, random.below(8) as u32, Act::Hold { ms });
     }
     if random.permille(400) {
+        // Its table is emptied while it is being seeded, or is about to stop.
+        let at = random.below(workload.len() as u64 + 1) as usize;
+        let truncate = Statement::Truncate { tables: vec![root.clone()] };
+        workload.insert(at, Transaction { after_ms: random.pick(&[0, 20, 100]), statements: vec![truncate] });
+    }
+    if random.permille(400) {
         // It is seeded anew a moment after a change that it has passed over, from a replica that has not come to that.
         source.scan_lag_us = random.pick(&[500_000, 1_500_000]);
         for _ in 0..random.between(1, 4) {

@@ -126,7 +126,7 @@ fn absences(random: &mut Random, options: &Options, schema: &Schema) -> Vec<Faul
 /// Writes that land long after they were given up, or after their sender has died.
 fn latecomers(random: &mut Random, churns: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
-    for _ in 0..if random.permille(if churns { 200 } else { 800 }) { 0 } else { random.between(2, 8) } {
+    for _ in 0..if random.permille(if churns { 100 } else { 800 }) { 0 } else { random.between(2, 8) } {
         let at = At { point: Point::Flush, moment: Moment::Before, nth: random.below(30) as u32 };
         faults.push(Fault { at, act: Act::Hold { ms: random.pick(&[100, 300, 1000, 3000]) } });
         if random.permille(600) {
@@ -150,7 +150,7 @@ fn refusals(random: &mut Random) -> Vec<Fault> {
 
 /// Drains in the middle of work.
 fn drains(random: &mut Random) -> Vec<Fault> {
-    let count = if random.permille(600) { 0 } else { random.between(1, 3) };
+    let count = if random.permille(500) { 0 } else { random.between(1, 3) };
     let mut drain = |_| {
         let point = random.pick(&[Point::Stream, Point::Resolve, Point::Build, Point::Flush, Point::Confirm]);
         let at = At { point, moment: Moment::After, nth: random.below(30) as u32 };
