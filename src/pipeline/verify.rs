@@ -131,7 +131,7 @@ impl<B> Pipeline<B> {
         match indexes.find(|index| index.name == *name && index.root.is_some()) {
             None => Err(Refusal::UnknownIndex),
             Some(index) if index.verification.is_some() => Err(Refusal::Verifying),
-            Some(index) if !index.is_seeded() || index.anew => Err(Refusal::NotSeeded),
+            Some(index) if !index.is_seeded() => Err(Refusal::NotSeeded),
             Some(_) => Ok(()),
         }
     }
