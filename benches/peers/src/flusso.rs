@@ -4,7 +4,7 @@
 macro_rules! flusso {
     ($engine:ident, $schema:ident, $sinks:ident, $sources:ident, $name:literal) => {
         use std::sync::Arc;
-        use std::sync::atomic::{AtomicUsize, Ordering};
+        use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
         use async_trait::async_trait;
         use futures::stream::{self, BoxStream, StreamExt};
@@ -19,7 +19,7 @@ macro_rules! flusso {
         use $sources::document::{Document, DocumentBuilder, DocumentId, IndexScope};
         use $sources::{Result, RowKey, SnapshotTable};
 
-        /// This version of it, on one thread, where it is faster than on two.
+        /// This version of it, on one thread.
         #[derive(Debug, Clone, Copy)]
         pub struct Flusso;
 
@@ -43,31 +43,31 @@ macro_rules! flusso {
                         Some(Arc::new(Writer::start(every, work.changes, work.is_seeded())))
                     }
                 };
-                let acks = Arc::new(Acks(writer.clone()));
-                let names = Names::new();
-                let sink = Arc::new(Nowhere {
+                let (acks, names) = (Acks::of(writer.clone()), Names::new());
+                let capture = Capture {
                     work: work.clone(),
-                    buffered: AtomicUsize::new(0),
                     writer: writer.clone(),
-                });
-                let engine = Engine::new(
-                    Arc::new(Capture {
-                        work: work.clone(),
-                        writer: writer.clone(),
-                        acks,
-                        names: names.clone(),
-                    }),
-                    Arc::new(Documents { work: work.clone(), names }),
-                    sink,
-                );
+                    acks: Arc::clone(&acks),
+                    names: names.clone(),
+                };
+                let documents = Documents { work: work.clone(), names };
+                let sink =
+                    Nowhere { work: work.clone(), buffered: AtomicUsize::new(0), writer: writer.clone() };
+                let engine = Engine::new(Arc::new(capture), Arc::new(documents), Arc::new(sink));
                 let batch = BatchPolicy { max_changes: work.unit, max_delay: work.max_delay };
                 runtime().block_on(engine.with_batch(batch).run()).expect("a run without faults");
-                writer.map(|writer| writer.latencies()).unwrap_or_default().into()
+                match writer {
+                    None => {
+                        assert_eq!(acks.confirmed.load(Ordering::Relaxed), work.changes);
+                        Outcome::default()
+                    }
+                    Some(writer) => writer.latencies().into(),
+                }
             }
 
             fn edges(&self, Scenario { work, .. }: &Scenario) -> bool {
                 let names = Names::new();
-                let acks = Arc::new(Acks(None));
+                let acks = Acks::of(None);
                 let documents = Documents { work: work.clone(), names: names.clone() };
                 let mut changes = changes(work, acks, names).peekable();
                 runtime().block_on(async {
@@ -122,11 +122,21 @@ macro_rules! flusso {
 
         /// Acknowledgements come in the order of the changes.
         #[derive(Debug)]
-        struct Acks(Option<Arc<Writer>>);
+        struct Acks {
+            confirmed: AtomicU64,
+            writer: Option<Arc<Writer>>,
+        }
+
+        impl Acks {
+            fn of(writer: Option<Arc<Writer>>) -> Arc<Self> {
+                Arc::new(Self { confirmed: AtomicU64::new(0), writer })
+            }
+        }
 
         impl AckSink for Acks {
             fn confirm(&self, at: u64) {
-                if let Some(writer) = &self.0 {
+                self.confirmed.fetch_add(1, Ordering::Relaxed);
+                if let Some(writer) = &self.writer {
                     writer.acknowledged(at + 1);
                 }
             }
@@ -154,7 +164,7 @@ macro_rules! flusso {
 
             async fn snapshot(&self, _: &[SnapshotTable]) -> Result<BoxStream<'static, Result<Change>>> {
                 // Nobody waits for these to be acknowledged.
-                let (acks, names) = (Arc::new(Acks(None)), self.names.clone());
+                let (acks, names) = (Acks::of(None), self.names.clone());
                 let rows = 0..self.work.rows;
                 Ok(stream::iter(rows.map(move |row| Ok(names.change(row as i64, row, &acks)))).boxed())
             }
