@@ -102,7 +102,8 @@ impl Conduct {
             self.confirmed_of_stream = None;
             self.waiting.clear();
             self.checkpoints.clear();
-            // What is asked for another stream is another call.
+            // What is known of an index was known for the stream; and what is asked for another one is another call.
+            self.known.clear();
             let is_of_stream = |call: &str| OF_STREAM.iter().any(|name| call.starts_with(name));
             self.failed.retain(|call, _| !is_of_stream(call));
         }
@@ -255,10 +256,10 @@ impl Conduct {
 
     /// A call is made: whether it was waited long enough for since it failed.
     pub(crate) fn on_call(&self, call: &str, now_us: u64, of: &Engine) -> Result<(), Broken> {
-        // Two calls of a kind at once may ask the same; the last confirm of a run that ends is made at once; and a table may be
-        // read for the next comparison at once.
+        // Two calls of a kind at once may ask the same; the last confirm of a run that ends is made at once; a table may be read for
+        // the next comparison at once; and a run may catch up again.
         let is_compared = call.starts_with(SCAN) && !self.verifying.is_empty();
-        if is_compared || call.starts_with("Resolve") || call.starts_with("Confirm") {
+        if is_compared || ["Resolve", "Confirm", "CaughtUp"].iter().any(|name| call.starts_with(name)) {
             return Ok(());
         }
         let Some((attempts, failed_us)) = self.failed.get(call) else { return Ok(()) };
