@@ -115,7 +115,7 @@ impl Default for Limits {
             changes: 8192,
             documents: 16_384,
             resolves: 4,
-            resolve_changes: 1024,
+            resolve_changes: 256,
             builds: 2,
             flushes: 1,
             units: 4,
