@@ -66,7 +66,9 @@ impl<B> Pipeline<B> {
         }
         if !self.seeding.announced {
             self.seeding.announced = true;
-            let unseeded = self.seeding.indexes.iter().filter(|index| !index.is_done());
+            // One that is stopping is not seeded until someone asks for it.
+            let to_seed = |index: &&Index| !index.is_done() && index.stage != Stage::Parking;
+            let unseeded = self.seeding.indexes.iter().filter(to_seed);
             let unseeded: Vec<_> = unseeded.map(|index| index.name.clone()).collect();
             if !unseeded.is_empty() {
                 self.notify(Notice::BackfillStarted(unseeded));
