@@ -12,6 +12,8 @@
 //! | `verifying`: what is compared and listed, in pages, across runs, through faults | both servers, in part behind the proxy |
 //! | `seeding`: markers, cursors, UUIDs, aliases, leftovers, other people's indexes | both servers |
 //! | - an index of the alias's name is refused | osmem: noida lets both have one name |
+//! | `rebuilding`: an index built beside the one that searches find, both written; removed by hand, another mapping, earlier runs | both servers, in part behind the proxy |
+//! | `resuming`: a rebuild that dies, or is not answered, at each of its requests; requests of it that land late | both servers, behind the proxy |
 //! | `late`: epochs, requests that arrive after they were given up, runs that were followed by another | both servers, behind the proxy that holds a request back |
 //! | - a write that is older than a deletion | osmem: noida forgets the versions of what was deleted |
 //! | `quarantine` | both servers, in part behind the proxy |
@@ -56,12 +58,18 @@ mod documented;
 mod engine;
 #[path = "opensearch/faults.rs"]
 mod faults;
+#[path = "held/mod.rs"]
+mod held;
 #[path = "opensearch/late.rs"]
 mod late;
 #[path = "opensearch/proxy.rs"]
 mod proxy;
 #[path = "opensearch/quarantine.rs"]
 mod quarantine;
+#[path = "opensearch/rebuilding.rs"]
+mod rebuilding;
+#[path = "opensearch/resuming.rs"]
+mod resuming;
 #[path = "opensearch/secrets.rs"]
 mod secrets;
 #[path = "opensearch/seeding.rs"]

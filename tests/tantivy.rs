@@ -4,6 +4,8 @@
 // What clippy allows in a test by itself, it does not in a helper of tests.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "held/mod.rs"]
+mod held;
 #[path = "tantivy/kill.rs"]
 mod kill;
 #[path = "tantivy/late.rs"]

@@ -50,10 +50,11 @@ impl Running {
         self.until(|status| status.caught_up).await.caught_up
     }
 
-    /// Has an index emptied and seeded anew, beside live changes and without stopping the run; so is one that had stopped
-    /// alone ([`FailurePolicy::Park`](crate::FailurePolicy::Park)). Returns once the run has taken it up: wait
-    /// [`until`](Self::until) its status is seeded again, or parked where a document of it fails once more. A run that dies
-    /// before it has cleared the index forgets the request; from then on the index is not seeded, and a later run goes on.
+    /// Has an index [rebuilt](crate::ports::Sink::rebuild) and seeded anew, beside live changes and without stopping the run;
+    /// so is one that had stopped alone ([`FailurePolicy::Park`](crate::FailurePolicy::Park)). Returns once the run has taken
+    /// it up: wait [`until`](Self::until) its status is seeded again, or parked where a document of it fails once more. A run
+    /// that dies before it has begun the index anew forgets the request; from then on the index is not seeded, and a later
+    /// run goes on.
     ///
     /// Errors: why it cannot be, and [`Refusal::Ending`] where the run is over.
     pub async fn reindex(&self, index: &IndexName) -> Result<(), Refusal> {

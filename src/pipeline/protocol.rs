@@ -163,7 +163,7 @@ pub enum Event<B> {
     },
     /// Time has passed; nothing else happened.
     Elapsed,
-    /// Someone asked for an index to be emptied and seeded anew, beside everything else. See
+    /// Someone asked for an index to be rebuilt and seeded anew, beside everything else. See
     /// [`can_reindex`](super::Pipeline::can_reindex).
     Reindex {
         /// Which.

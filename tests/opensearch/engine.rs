@@ -18,6 +18,7 @@ use crate::wire::Response;
 
 crate::on_both! {
     an_index_stays_equal_to_a_database_through_faults_and_runs
+    an_index_that_is_rebuilt_is_found_whole_at_any_time_whatever_dies
     a_document_that_the_server_refuses_is_quarantined_and_cured
 }
 
@@ -147,6 +148,63 @@ async fn an_index_stays_equal_to_a_database_through_faults_and_runs(server: Serv
     let running = start(&path, &sink());
     assert!(running.caught_up().await, "{:?}", running.status());
     equal(&server, &path, &running).await;
+    running.drain(Duration::from_secs(60)).await.unwrap();
+}
+
+/// Searches find these rows, and whatever is written meanwhile, all the time.
+async fn an_index_that_is_rebuilt_is_found_whole_at_any_time_whatever_dies(server: Server) {
+    const ROWS: usize = 200;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shop.db");
+    let own = database(&path);
+    own.execute_batch(&format!(
+        "CREATE TABLE books(id INTEGER PRIMARY KEY, v);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
+         INSERT INTO books SELECT i, i FROM n"
+    ))
+    .unwrap();
+    let proxy = Proxy::start(Some(server.address)).await;
+    let sink = || builder(&proxy.url()).gzip(false).request_documents(25).requests(2).build().unwrap();
+    let running = start(&path, &sink());
+    assert!(running.caught_up().await, "{:?}", running.status());
+    equal(&server, &path, &running).await;
+    let (address, stopped) = (server.address, std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let stop = stopped.clone();
+    let watching = tokio::spawn(async move {
+        let mut searches = 0;
+        while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+            let found = values(address, "books").await;
+            let still = found.iter().filter(|(_, value)| *value <= ROWS as i64).count();
+            assert_eq!(still, ROWS, "search {searches}");
+            searches += 1;
+        }
+        searches
+    });
+    let mut running = running;
+    let books = index("books");
+    for round in 0..6 {
+        let before = physical(server.address, "books").await;
+        running.reindex(&books).await.unwrap();
+        own.execute_batch(&format!("INSERT INTO books VALUES(1000 + {round}, 1000 + {round})")).unwrap();
+        if round % 2 == 1 {
+            // It dies at another request each time.
+            proxy.cut_after(3 + 5 * round, round % 4 == 1);
+            running.until(|status| status.retries > 0).await;
+            drop(running);
+            proxy.heal();
+            running = start(&path, &sink());
+        }
+        let seeded = |status: &syncline::pipeline::Status| status.caught_up && status.indexes[0].seeded;
+        let status = running.until(seeded).await;
+        assert!(seeded(&status), "{status:?}");
+        equal(&server, &path, &running).await;
+        let after = physical(server.address, "books").await;
+        assert!(after != before || round % 2 == 1, "{round}: it was rebuilt");
+        assert_eq!(indexes(server.address, "books").await, [after]);
+    }
+    assert_eq!(running.verify(&books).await.unwrap().different, 0);
+    stopped.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(watching.await.unwrap() > 10);
     running.drain(Duration::from_secs(60)).await.unwrap();
 }
 

@@ -72,9 +72,19 @@ struct Rule {
     times: usize,
 }
 
+/// The end of a connection: after so many requests nothing gets through.
+struct Cut {
+    left: usize,
+    /// Whether the first that comes too late still reaches the server.
+    reaches: bool,
+    /// Whether one came too late.
+    met: bool,
+}
+
 #[derive(Default)]
 struct Shared {
     rules: Mutex<Vec<Rule>>,
+    cut: Mutex<Option<Cut>>,
     seen: Mutex<Vec<Request>>,
     now: AtomicUsize,
     most: AtomicUsize,
@@ -125,6 +135,17 @@ impl Proxy {
         late
     }
 
+    /// After so many more requests no answer comes any more, and none reaches the server, but for the first where this says
+    /// so.
+    pub(crate) fn cut_after(&self, requests: usize, reaches: bool) {
+        *self.shared.cut.lock().unwrap() = Some(Cut { left: requests, reaches, met: false });
+    }
+
+    /// Lets everything through again. Returns whether it came to the cut.
+    pub(crate) fn heal(&self) -> bool {
+        self.shared.cut.lock().unwrap().take().is_some_and(|cut| cut.met)
+    }
+
     /// Forgets all rules, and tells those that were not used up.
     pub(crate) fn forget(&self) -> Vec<String> {
         let left = std::mem::take(&mut *self.shared.rules.lock().unwrap());
@@ -165,6 +186,17 @@ impl Drop for Proxy {
 
 impl Shared {
     fn fault(&self, request: &Request) -> Option<Arc<Fault>> {
+        if let Some(cut) = &mut *self.cut.lock().unwrap() {
+            if cut.left > 0 {
+                cut.left -= 1;
+                return None;
+            }
+            cut.met = true;
+            return Some(Arc::new(match std::mem::take(&mut cut.reaches) {
+                true => Fault::LoseAnswer,
+                false => Fault::Reset,
+            }));
+        }
         let mut rules = self.rules.lock().unwrap();
         let at = rules
             .iter()

@@ -65,13 +65,15 @@ async fn a_mapping_that_changed_or_an_index_that_was_removed_or_put_back_is_seed
     let sink = builder(&server.url()).build().unwrap();
     sink.begin(Epoch(0)).await.unwrap();
     sink.ensure_index(&mapping("books", &[("v", FieldKind::Keyword)])).await.unwrap();
+    assert_eq!(sink.seed_state(&name, &own).await.unwrap(), SeedState::Unseeded);
+    assert_eq!(physical(server.address, "books").await, before, "until the other one is complete");
+    assert_eq!(values(server.address, "books").await.len(), 1);
+    // Removed by hand, during a run and before one.
+    sink.mark_seeded(&name, &own).await.unwrap();
     let after = physical(server.address, "books").await;
     assert_ne!(after, before);
     assert_eq!(indexes(server.address, "books").await, std::slice::from_ref(&after), "the old one is gone");
-    assert_eq!(sink.seed_state(&name, &own).await.unwrap(), SeedState::Unseeded);
     assert_eq!(values(server.address, "books").await, []);
-    // Removed by hand, during a run and before one.
-    sink.mark_seeded(&name, &own).await.unwrap();
     assert_eq!(sink.seed_state(&name, &own).await.unwrap(), SeedState::Seeded);
     ask(server.address, "DELETE", &format!("/{after}")).await;
     assert_eq!(sink.seed_state(&name, &own).await.unwrap(), SeedState::Unseeded);

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use syncline::connectors::opensearch::OpenSearchSink;
-use syncline::document::{DocumentId, Epoch, Write, Writes};
+use syncline::document::{Epoch, Write, Writes};
 use syncline::error::FaultKind;
 use syncline::ports::{FlushReport, Sink as _};
-use syncline::row::Key;
 
+use crate::held::{differing, listed, lists_in_order};
 use crate::proxy::{Fault, Proxy};
 use crate::servers::Server;
 use crate::support::*;
@@ -28,27 +28,6 @@ crate::on_both! {
 async fn write(sink: &OpenSearchSink, writes: impl IntoIterator<Item = Write<String>>) {
     let writes: Writes<String> = writes.into_iter().collect();
     assert_eq!(sink.flush(&writes, false).await.unwrap(), FlushReport::clean());
-}
-
-async fn differing(
-    sink: &OpenSearchSink,
-    writes: impl IntoIterator<Item = Write<String>>,
-) -> Vec<DocumentId> {
-    sink.compare(&writes.into_iter().collect()).await.unwrap()
-}
-
-/// The names of all documents, asked for in pages.
-async fn listed(sink: &OpenSearchSink, name: &str, limit: usize) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut after = None;
-    loop {
-        let page = sink.list(&index(name), after.as_ref(), limit).await.unwrap();
-        assert!(page.len() <= limit && page.iter().all(|id| id.index == index(name)));
-        let Some(last) = page.last() else { return names };
-        after = Some(last.clone());
-        names.extend(page.iter().map(DocumentId::sink_id));
-        assert!(names.is_sorted_by(|one, next| one < next), "{names:?}");
-    }
 }
 
 async fn documents_are_compared_by_value_and_deletions_by_absence(server: Server) {
@@ -134,44 +113,14 @@ async fn comparisons_are_cut_into_requests_as_flushes_are(server: Server) {
 
 async fn documents_are_listed_in_the_order_of_their_names_and_deleted_ones_are_not(server: Server) {
     let (sink, run) = begun(builder(&server.url())).await;
-    let keys: [Key; 9] = [
-        2.into(),
-        10.into(),
-        (-3).into(),
-        "10".into(),
-        "é".into(),
-        "Z".into(),
-        "a".into(),
-        Key::new(["a".into(), 7.into()]).unwrap(),
-        Key::new(["a:b".into(), "🦀\"".into()]).unwrap(),
-    ];
-    assert_eq!(listed(&sink, "books", 2).await, [""; 0]);
-    write(&sink, keys.iter().map(|key| put(id("books", key.clone()), "{}", (run, 1)))).await;
-    let mut names: Vec<String> = keys.iter().map(|key| id("books", key.clone()).sink_id()).collect();
-    names.sort();
-    for limit in [1, 2, 3, 9, 10, usize::MAX] {
-        assert_eq!(listed(&sink, "books", limit).await, names, "{limit}");
-    }
-    assert_eq!(sink.list(&index("books"), None, 0).await.unwrap(), []);
-    let first = sink.list(&index("books"), None, 1).await.unwrap();
-    assert_eq!(first, [id("books", "10")], "the name is read back as its key");
-    // Written again, and deleted; and what stands after one that is gone.
-    write(&sink, [put(id("books", 2), &v(2), (run, 2)), remove(id("books", "Z"), (run, 2))]).await;
-    names.retain(|name| name != "Z");
-    for limit in [1, 2, 100] {
-        assert_eq!(listed(&sink, "books", limit).await, names, "{limit}");
-    }
-    let at = names.iter().position(|name| name.as_str() > "Z").unwrap();
-    let after = sink.list(&index("books"), Some(&id("books", "Z")), 2).await.unwrap();
-    assert_eq!(after.iter().map(DocumentId::sink_id).collect::<Vec<_>>(), names[at..at + 2]);
-    assert_eq!(sink.list(&index("books"), Some(&id("books", "🦀")), 9).await.unwrap(), []);
+    let names = lists_in_order(&sink, &index("books"), run).await;
     // By the next run, which knows the index by its state alone.
     let sink = builder(&server.url()).build().unwrap();
     let run = sink.begin(Epoch(0)).await.unwrap();
-    assert_eq!(listed(&sink, "books", 4).await, names);
+    assert_eq!(listed(&sink, &index("books"), 4).await, names);
     // An index without a mapping, in the order of their names too.
     write(&sink, [3, 20, 1].map(|key| put(id("free", key), &v(key), (run, 1)))).await;
-    assert_eq!(listed(&sink, "free", 2).await, ["1", "20", "3"]);
+    assert_eq!(listed(&sink, &index("free"), 2).await, ["1", "20", "3"]);
 }
 
 async fn an_index_that_is_not_there_holds_nothing_and_is_not_created(server: Server) {
@@ -179,7 +128,7 @@ async fn an_index_that_is_not_there_holds_nothing_and_is_not_created(server: Ser
     let run = sink.begin(Epoch(0)).await.unwrap();
     let asked = [put(id("books", 1), "{}", (run, 1)), remove(id("books", 2), (run, 1))];
     assert_eq!(differing(&sink, asked).await, [id("books", 1)]);
-    assert_eq!(listed(&sink, "books", 2).await, [""; 0]);
+    assert_eq!(listed(&sink, &index("books"), 2).await, [""; 0]);
     assert_eq!(indexes(server.address, "books").await, [""; 0]);
 }
 
@@ -203,7 +152,7 @@ async fn what_others_have_written_differs_and_is_listed_by_its_field_alone(serve
     let gone = [4, 5].map(|key| remove(id("books", key), (run, 9)));
     assert_eq!(differing(&sink, asked.into_iter().chain(gone)).await, [2, 4, 5].map(|key| id("books", key)));
     for limit in [1, 2, 100] {
-        assert_eq!(listed(&sink, "books", limit).await, ["1", "3"], "{limit}");
+        assert_eq!(listed(&sink, &index("books"), limit).await, ["1", "3"], "{limit}");
     }
 }
 

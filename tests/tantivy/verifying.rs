@@ -1,30 +1,12 @@
 //! What an index holds is compared and listed, as of everything that was written before.
 
 use syncline::connectors::tantivy::TantivySink;
-use syncline::document::{DocumentId, Epoch, Write};
+use syncline::document::Epoch;
 use syncline::error::FaultKind;
 use syncline::ports::{FieldKind, Sink as _};
-use syncline::row::Key;
 
+use crate::held::{differing, listed, lists_in_order};
 use crate::support::*;
-
-async fn differing(sink: &TantivySink, writes: impl IntoIterator<Item = Write<String>>) -> Vec<DocumentId> {
-    sink.compare(&writes.into_iter().collect()).await.unwrap()
-}
-
-/// The names of all documents, asked for in pages.
-async fn listed(sink: &TantivySink, name: &str, limit: usize) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut after = None;
-    loop {
-        let page = sink.list(&index(name), after.as_ref(), limit).await.unwrap();
-        assert!(page.len() <= limit && page.iter().all(|id| id.index == index(name)));
-        let Some(last) = page.last() else { return names };
-        after = Some(last.clone());
-        names.extend(page.iter().map(DocumentId::sink_id));
-        assert!(names.is_sorted_by(|one, next| one < next), "{names:?}");
-    }
-}
 
 #[tokio::test]
 async fn documents_are_compared_by_value_and_deletions_by_absence() {
@@ -81,42 +63,12 @@ async fn documents_are_listed_in_the_order_of_their_names_and_deleted_ones_are_n
     let dir = tempfile::tempdir().unwrap();
     let sink = open(dir.path());
     let run = sink.begin(Epoch(0)).await.unwrap().0;
-    let keys: [Key; 9] = [
-        2.into(),
-        10.into(),
-        (-3).into(),
-        "10".into(),
-        "é".into(),
-        "Z".into(),
-        "a".into(),
-        Key::new(["a".into(), 7.into()]).unwrap(),
-        Key::new(["a:b".into(), "🦀".into()]).unwrap(),
-    ];
-    // Several segments, none of which has them in order.
-    for (build, key) in (1_u64..).zip(&keys) {
-        flush(&sink, [put(id("a", key.clone()), "{}", (run, build))]).await;
-    }
-    let mut names: Vec<String> = keys.iter().map(|key| id("a", key.clone()).sink_id()).collect();
-    names.sort();
-    for limit in [1, 2, 3, 9, 10, usize::MAX] {
-        assert_eq!(listed(&sink, "a", limit).await, names, "{limit}");
-    }
-    assert_eq!(sink.list(&index("a"), None, 0).await.unwrap(), []);
-    let first = sink.list(&index("a"), None, 1).await.unwrap();
-    assert_eq!(first, [id("a", "10")], "the name is read back as its key");
-    // Written again, and deleted; and what stands after one that is gone.
-    flush(&sink, [put(id("a", 2), "{\"v\":2}", (run, 20)), remove(id("a", "Z"), (run, 20))]).await;
-    names.retain(|name| name != "Z");
-    for limit in [1, 2, 100] {
-        assert_eq!(listed(&sink, "a", limit).await, names, "{limit}");
-    }
-    let at = names.iter().position(|name| name.as_str() > "Z").unwrap();
-    let after = sink.list(&index("a"), Some(&id("a", "Z")), 2).await.unwrap();
-    assert_eq!(after.iter().map(DocumentId::sink_id).collect::<Vec<_>>(), names[at..at + 2]);
-    assert_eq!(sink.list(&index("a"), Some(&id("a", "🦀")), 9).await.unwrap(), []);
+    let names = lists_in_order(&sink, &index("a"), Epoch(run)).await;
     // Everything is deleted.
-    flush(&sink, keys.iter().map(|key| remove(id("a", key.clone()), (run, 30)))).await;
-    assert_eq!(listed(&sink, "a", 2).await, [""; 0]);
+    let ids = sink.list(&index("a"), None, 9).await.unwrap();
+    assert_eq!(ids.len(), names.len());
+    flush(&sink, ids.into_iter().map(|id| remove(id, (run, 30)))).await;
+    assert_eq!(listed(&sink, &index("a"), 2).await, [""; 0]);
 }
 
 #[tokio::test]
@@ -125,12 +77,12 @@ async fn an_index_that_is_not_there_holds_nothing_and_is_not_created() {
     let sink = open(dir.path());
     let asked = [put(id("a", 1), "{}", (1, 1)), remove(id("a", 2), (1, 1))];
     assert_eq!(differing(&sink, asked.clone()).await, [id("a", 1)]);
-    assert_eq!(listed(&sink, "a", 1).await, [""; 0]);
+    assert_eq!(listed(&sink, &index("a"), 1).await, [""; 0]);
     assert!(sink.count(&index("a")).is_err(), "it was created");
     // One that is empty.
     sink.ensure_index(&mapping("a", &[])).await.unwrap();
     assert_eq!(differing(&sink, asked.clone()).await, [id("a", 1)]);
-    assert_eq!(listed(&sink, "a", 1).await, [""; 0]);
+    assert_eq!(listed(&sink, &index("a"), 1).await, [""; 0]);
     // One that was removed while it was in use: that it is gone is told as a flush tells it.
     flush(&sink, [put(id("a", 1), "{}", (1, 1))]).await;
     for file in files(dir.path()).iter().filter(|path| path.ends_with("meta.json")) {

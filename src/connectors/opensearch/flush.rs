@@ -1,5 +1,6 @@
 //! One flush: documents become bulk requests, which are sent side by side, and their answers a report.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use futures::StreamExt as _;
@@ -8,8 +9,9 @@ use reqwest::Method;
 use super::http::{Body, Http};
 use super::state::superseded;
 use super::wire::{Expected, Line, Outcome, Refusal, cut, epoch_of, external_version, read_bulk};
-use crate::document::{Content, Epoch, Write};
+use crate::document::{Content, DocumentId, Epoch, Write};
 use crate::error::{Fault, FaultKind, RejectedDocument};
+use crate::name::IndexName;
 use crate::ports::FlushReport;
 
 /// A server that is asked for an alias takes no index for one, and creates none of its name.
@@ -34,6 +36,29 @@ pub(super) struct Target {
     pub(super) physical: String,
     /// The alias through which this run, and no other, writes there.
     pub(super) alias: String,
+    pub(super) role: Role,
+}
+
+/// Whose answer counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// That of the index which the engine sees.
+    Written,
+    /// Of the one that searches find until that is complete only what is to be tried again: what it does not take, having
+    /// other fields perhaps, it does without.
+    Searched,
+}
+
+/// What came of a flush.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    pub(super) report: FlushReport,
+    /// Indexes of which what is searched could not be written at all. What was to be written there is told as throttled.
+    pub(super) lost: BTreeSet<IndexName>,
+    throttled: Option<Refusal>,
+    /// How many documents what is searched did not take, and one reason.
+    unlike: usize,
+    because: Option<Refusal>,
 }
 
 /// The lines of a flush, and where each comes from and goes to.
@@ -43,27 +68,27 @@ struct Lines<'a> {
 }
 
 impl Sending {
-    /// Writes these documents. Errors: of the whole flush, after every request of it was answered or has failed.
+    /// Writes these documents, each as often as it stands there. Errors: of the whole flush, after every request of it was
+    /// answered or has failed.
     pub(super) async fn send(
         &self,
         http: &Http,
         targets: &[(Target, Vec<&Write<String>>)],
         epoch: Epoch,
-    ) -> Result<FlushReport, Fault> {
-        let mut report = FlushReport::clean();
-        let all = lines(targets, &mut report)?;
+    ) -> Result<Sent, Fault> {
+        let mut sent = Sent::default();
+        let all = lines(targets, &mut sent.report)?;
         let sizes = all.lines.iter().map(|line| line.text.len());
         let requests = cut(sizes, self.max_bytes, self.max_documents);
         let requests = requests.into_iter().map(|range| request(http, &all, range));
         let answers: Vec<_> =
             futures::stream::iter(requests).buffer_unordered(self.requests.max(1)).collect().await;
         let mut worst: Option<Fault> = None;
-        let mut throttled: Option<Refusal> = None;
         for answer in answers {
             let settled = answer.and_then(|outcomes| {
                 for (at, outcome) in outcomes {
                     let (target, write) = all.of[at];
-                    settle(write, target, outcome, epoch, &mut report, &mut throttled)?;
+                    settle(write, target, outcome, epoch, &mut sent)?;
                 }
                 Ok(())
             });
@@ -74,10 +99,25 @@ impl Sending {
                 });
             }
         }
-        if let Some(reason) = throttled {
-            tracing::warn!(documents = report.throttled.len(), %reason, "the server could not take documents at the moment");
+        sent.tell_once();
+        worst.map_or(Ok(sent), Err)
+    }
+}
+
+impl Sent {
+    /// A document that was sent to two indexes is told of once: as rejected, where the one that counts did that.
+    fn tell_once(&mut self) {
+        let rejected: BTreeSet<&DocumentId> =
+            self.report.rejected.iter().map(|rejected| &rejected.id).collect();
+        self.report.throttled.retain(|id| !rejected.contains(id));
+        self.report.throttled.sort_unstable();
+        self.report.throttled.dedup();
+        if let Some(reason) = &self.throttled {
+            tracing::warn!(documents = self.report.throttled.len(), %reason, "the server could not take documents at the moment");
         }
-        worst.map_or(Ok(report), Err)
+        if let Some(reason) = &self.because {
+            tracing::warn!(documents = self.unlike, %reason, "what is searched while an index is rebuilt did not take documents");
+        }
     }
 }
 
@@ -112,7 +152,10 @@ fn lines<'a>(
                     all.lines.push(line);
                     all.of.push((target, write));
                 }
-                Err(reason) => report.rejected.push(RejectedDocument::new(id, reason)),
+                Err(reason) if target.role == Role::Written => {
+                    report.rejected.push(RejectedDocument::new(id, reason));
+                }
+                Err(_) => {}
             }
         }
     }
@@ -172,28 +215,39 @@ fn settle(
     target: &Target,
     outcome: Outcome,
     epoch: Epoch,
-    report: &mut FlushReport,
-    throttled: &mut Option<Refusal>,
+    sent: &mut Sent,
 ) -> Result<(), Fault> {
     let id = &write.document.id;
-    match outcome {
-        Outcome::Newer(Some(stored)) if epoch_of(stored) > epoch => Err(superseded(epoch, epoch_of(stored))),
-        Outcome::Applied | Outcome::Newer(_) => Ok(()),
-        Outcome::Throttled(refusal) => {
-            report.throttled.push(id.clone());
-            throttled.get_or_insert(refusal);
-            Ok(())
+    match (outcome, target.role) {
+        (Outcome::Newer(Some(stored)), Role::Written) if epoch_of(stored) > epoch => {
+            return Err(superseded(epoch, epoch_of(stored)));
         }
-        Outcome::Rejected(refusal) => {
-            report.rejected.push(RejectedDocument::new(id, refusal.to_string()));
-            Ok(())
+        (Outcome::Applied | Outcome::Newer(_), _) => {}
+        (Outcome::Throttled(refusal), _) => {
+            sent.report.throttled.push(id.clone());
+            sent.throttled.get_or_insert(refusal);
         }
-        Outcome::Closed(refusal) => Err(Fault::fatal(format!(
-            "index `{}` cannot be written as `{}`, because another run has begun, or the index was removed, or the \
-             credentials do not allow it: {refusal}",
-            id.index, target.alias
-        ))),
+        (Outcome::Rejected(refusal), Role::Written) => {
+            sent.report.rejected.push(RejectedDocument::new(id, refusal.to_string()));
+        }
+        (Outcome::Rejected(refusal), Role::Searched) => {
+            sent.unlike += 1;
+            sent.because.get_or_insert(refusal);
+        }
+        (Outcome::Closed(refusal), Role::Written) => {
+            return Err(Fault::fatal(format!(
+                "index `{}` cannot be written as `{}`, because another run has begun, or the index was removed, or the \
+                 credentials do not allow it: {refusal}",
+                id.index, target.alias
+            )));
+        }
+        (Outcome::Closed(refusal), Role::Searched) => {
+            sent.lost.insert(id.index.clone());
+            sent.report.throttled.push(id.clone());
+            sent.throttled.get_or_insert(refusal);
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -33,9 +33,42 @@
 //! Each document gets one field more, `syncline_id`: a keyword that holds its id, by which documents can be listed in order. A
 //! body or a mapping with a field of that name of its own is refused.
 //!
-//! Where the mapping or the settings differ from those that the index was created with, or it was removed or put back by
-//! hand, it is replaced by an empty one, which the engine seeds; searches find nothing, or a part, until then. An index or
-//! an alias of that name that the sink has not created is never touched: the run ends, and says what is in the way.
+//! Where the mapping or the settings differ from those that the index was created with, another is created, which the engine
+//! seeds while the old one is still searched; where it was removed or put back by hand, searches find nothing, or a part,
+//! until it is seeded. An index or an alias of that name that the sink has not created is never touched: the run ends, and
+//! says what is in the way.
+//!
+//! # How an index is rebuilt
+//!
+//! Where it is to be seeded again though its rows are still there ([`Sink::rebuild`](crate::ports::Sink::rebuild)), it has two
+//! physical indexes for as long as that takes, and twice the documents. Searches find the old one. The engine sees the new
+//! one: its seeded state, what is listed and compared. Every write goes to both, under the same version, so that searches find
+//! it at once, and neither goes back in time. What is told of a document is what the new one answered; what the old one could
+//! not take at the moment is retried too, and what it refuses, because its mapping is another, is logged, and stays there as
+//! it was. Once all of it is durable, the new one is refreshed, and one request puts it behind the alias and removes the old
+//! one, while nothing is written to either: nothing that the old one shows is missing in the new one.
+//!
+//! What searches find is kept only where it holds any document: an index that is seeded for the first time is found as it
+//! grows. Where the root table was truncated ([`Sink::clear`](crate::ports::Sink::clear)), nothing is kept, and both are
+//! replaced by an empty one, at once. So is an index whose mapping has changed and which nobody seeds, at the first write:
+//! nobody would ever say that the new one is complete.
+//!
+//! The state (below) says which index is written and which is searched, and it is changed first: before the alias is moved,
+//! and not after, because it is only ever changed under the condition that nobody has changed it, while a request about
+//! aliases may land at any time. So what the aliases are asked for has been decided for good, and landing late it is what the
+//! state says anyway, or asks for the removal of an index that is gone, and is refused as a whole. At its start, when it
+//! ensures an index, a run has the aliases follow the state, and removes what the state does not name:
+//!
+//! | a run dies after | the next one finds | and |
+//! | --- | --- | --- |
+//! | the new index was created | the old one alone in the state | removes the new one |
+//! | the state names both | the old one behind the alias | goes on writing to both, from the cursor of the new one |
+//! | the state names the new one alone, as seeded | the old one behind the alias, as complete | puts the new one in its place |
+//! | the alias was moved | both as the state says | has nothing to do |
+//! | another rebuild, or a clear, was in the state | an index that the state names no longer | removes it |
+//!
+//! One of the two that was removed by hand is done without: searches find what has been built so far, or another one is
+//! begun. The old one is then missed by the first flush, which is retried, or by the next start.
 //!
 //! # How it is sent
 //!
@@ -53,9 +86,10 @@
 //!
 //! # What is remembered
 //!
-//! The epoch, and for each index the physical index with its UUID, and its seeded marker or cursor, stand in one document of
-//! the index `<prefix>-state`, which is only replaced if nobody has replaced it since it was read (`if_seq_no`). A marker
-//! holds for its stream, its definition and its physical index alone. Without that document everything is seeded again.
+//! The epoch, and for each index the physical index with its UUID, its seeded marker or cursor, and the physical index that is
+//! searched where it is another, stand in one document of the index `<prefix>-state`, which is only replaced if nobody has replaced it since it was read (`if_seq_no`). A marker
+//! holds for its stream, its definition and its physical index alone. Without that document everything is seeded again, and
+//! nothing is kept.
 //!
 //! # Late writes
 //!
@@ -65,15 +99,15 @@
 //! that it is also lost when the shard moves, fails over or restarts. A write that was given up and arrives after both,
 //! the deletion and the loss, brings a deleted document back, until the row changes again or the index is seeded.
 //!
-//! A run writes through an alias of its own, `<physical>-e<epoch>`, and the beginning of the next one takes it away, so that
+//! A run writes through an alias of its own to each physical index, `<physical>-e<epoch>`, and the beginning of the next one takes it away, so that
 //! requests of earlier runs that arrive from then on are refused (`require_alias`), and the run that sends them ends. What
 //! the server had already taken up at that moment may still be applied: so
 //! [`refuses_older_epochs`](crate::ports::Guarantees::refuses_older_epochs) is not promised. A deletion by an earlier run makes
 //! the server create an empty index of the alias's name; the next start removes it.
 //!
-//! Clearing starts another physical index, and moves the alias to it and removes the old one in one step. Whatever was sent
-//! before reaches nothing. A late step of an interrupted clear is refused, or leaves an index that nobody names and the
-//! next start removes.
+//! Clearing and rebuilding start another physical index. Whatever was sent before reaches what is removed, or what is kept and
+//! has the same versions. A late step of an interrupted clear or rebuild is refused, or leaves an index that nobody names and
+//! the next start removes.
 //!
 //! # What is verified
 //!
@@ -105,6 +139,7 @@
 
 mod date;
 mod flush;
+mod generations;
 mod http;
 mod layout;
 mod physical;
@@ -254,6 +289,7 @@ impl OpenSearchSinkBuilder {
                 run: Mutex::default(),
                 changing: tokio::sync::Mutex::default(),
                 ensuring: tokio::sync::Mutex::default(),
+                writing: tokio::sync::RwLock::default(),
             }),
         })
     }

@@ -4,6 +4,10 @@
 //! late: a creation makes an index that nobody names; moving the alias and removing the index that it leaves is one
 //! request, which the server refuses as a whole once that index is gone; and what is removed is named by a name that is
 //! never given again.
+//!
+//! The state comes first, and the aliases follow it. The state goes one way: a physical index is written, then perhaps
+//! searched while another is written, then dropped, and nothing takes it back. So a request about aliases that lands late
+//! does what the state has said for longer than it was under way, or asks for the removal of what is gone.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +17,7 @@ use serde_json::{Value as Json, json};
 
 use super::http::{Answer, Body, Http, segment};
 use super::layout::{Layout, created_by, write_alias, writer_of};
-use super::state::Store;
+use super::state::{Entry, Generation, Store};
 use crate::document::Epoch;
 use crate::error::{Fault, FaultKind};
 
@@ -58,14 +62,14 @@ impl Mappings {
     }
 }
 
-/// Creates an index of this layout, and returns its name and its UUID.
-pub(super) async fn create(http: &Http, layout: &Layout, epoch: Epoch) -> Result<(String, String), Fault> {
+/// Creates an index of this layout.
+pub(super) async fn create(http: &Http, layout: &Layout, epoch: Epoch) -> Result<Generation, Fault> {
     let physical = layout.physical(epoch);
     let creation = layout.creation(&write_alias(&physical, epoch));
     let answer = http.ask(Method::PUT, &segment(&physical), Body::Json(creation)).await?;
     acknowledged(&answer, &format!("creating index `{}`", layout.alias))?;
     match uuid(http, &physical).await? {
-        Some(uuid) => Ok((physical, uuid)),
+        Some(uuid) => Ok(Generation { physical, uuid, layout: layout.hash.clone() }),
         None => Err(Fault::transient(format!("index `{physical}` was removed just after it was created"))),
     }
 }
@@ -81,9 +85,33 @@ pub(super) async fn uuid(http: &Http, physical: &str) -> Result<Option<String>, 
     Ok(found.remove(physical).map(|found| found.settings.index.uuid))
 }
 
-/// Makes `physical` what stands behind the alias of its layout, alone, and this run the one that may write to it. The index
-/// that stood there before is removed in the same step, as is `previous`, which was meant to stand there; what others have
-/// put there is not.
+/// Whether this very index is there.
+pub(super) async fn stands(http: &Http, generation: &Generation) -> Result<bool, Fault> {
+    Ok(uuid(http, &generation.physical).await?.as_ref() == Some(&generation.uuid))
+}
+
+/// Whether an index holds any document.
+pub(super) async fn holds_any(http: &Http, physical: &str) -> Result<bool, Fault> {
+    #[derive(Deserialize)]
+    struct Found {
+        hits: Hits,
+    }
+    #[derive(Deserialize)]
+    struct Hits {
+        hits: Vec<Json>,
+    }
+    let doing = format!("looking into index `{physical}`");
+    // A search sees nothing of what was written since the last refresh.
+    http.ask(Method::POST, &format!("{}/_refresh", segment(physical)), Body::None).await?.done(&doing)?;
+    let path = format!("{}/_search?allow_partial_search_results=false", segment(physical));
+    let query = json!({ "size": 1, "query": { "match_all": {} }, "_source": false });
+    let found: Found = http.ask(Method::POST, &path, Body::Json(query)).await?.done(&doing)?.json(&doing)?;
+    Ok(!found.hits.hits.is_empty())
+}
+
+/// Makes the aliases what the entry of an index says: behind its name stands what searches find, alone, and this run is the
+/// one that may write to its physical indexes. The others that stood behind the name are removed in the same step, and so is
+/// what was `dropped` from the entry; what others have put there is not.
 ///
 /// The state is looked at before every move, and after what is to be moved was read: a run that has stood still while
 /// another one began finds that one's epoch there, or else asks for the removal of what is gone, and is refused.
@@ -92,37 +120,45 @@ pub(super) async fn expose(
     store: &Store,
     alias: &str,
     owner: &str,
-    physical: &str,
-    previous: Option<&str>,
+    entry: &Entry,
+    dropped: &[String],
     epoch: Epoch,
 ) -> Result<(), Fault> {
+    let found = entry.found().physical;
+    let doing = format!("putting index `{found}` behind `{alias}`");
     let mut last = None;
     for _ in 0..ATTEMPTS {
-        let mut removed = behind(http, alias).await?;
-        let there = removed.iter().any(|held| held == physical);
-        removed.retain(|held| held != physical);
-        for held in &removed {
-            check_owner(http, alias, held, owner).await?;
+        let held = behind(http, alias).await?;
+        let mut actions = Vec::new();
+        for held in held.iter().filter(|held| **held != found) {
+            if *held == entry.physical {
+                actions.push(json!({ "remove": { "index": held, "alias": alias } }));
+            } else {
+                check_owner(http, alias, held, owner).await?;
+                actions.push(json!({ "remove_index": { "index": held } }));
+            }
         }
-        if let Some(previous) =
-            previous.filter(|previous| *previous != physical && !removed.iter().any(|held| held == previous))
-            && owner_of(http, previous).await?.as_deref() == Some(owner)
-        {
-            removed.push(previous.to_owned());
+        for dropped in dropped {
+            let is_kept = entry.names().any(|name| name == dropped) || held.contains(dropped);
+            if !is_kept && owner_of(http, dropped).await?.as_deref() == Some(owner) {
+                actions.push(json!({ "remove_index": { "index": dropped } }));
+            }
         }
-        let writers = writers(http, physical).await?;
-        if there && removed.is_empty() && writers == [epoch] {
+        for name in entry.names() {
+            actions.extend(fencing(name, &writers(http, name).await?, epoch));
+        }
+        if !held.contains(&found) {
+            actions.push(json!({ "add": { "index": found, "alias": alias } }));
+        }
+        if actions.is_empty() {
             return Ok(());
         }
         let state = store.read(http, epoch).await?;
-        if state.indexes.get(alias).is_none_or(|entry| entry.physical != physical) {
+        let own = state.indexes.get(alias).map(|own| (&own.physical, &own.searched));
+        if own != Some((&entry.physical, &entry.searched)) {
             return Err(Fault::transient(format!("index `{alias}` was replaced meanwhile")));
         }
-        let mut actions: Vec<Json> =
-            removed.iter().map(|held| json!({ "remove_index": { "index": held } })).collect();
-        actions.extend(fencing(physical, &writers, epoch));
-        actions.push(json!({ "add": { "index": physical, "alias": alias } }));
-        match move_aliases(http, actions, &format!("putting index `{physical}` behind `{alias}`")).await {
+        match move_aliases(http, actions, &doing).await {
             Ok(()) => return Ok(()),
             // Something that was there a moment ago is not any more: a request of an attempt that was given up has come in
             // between. It is looked at again.
@@ -150,19 +186,22 @@ async fn check_owner(http: &Http, alias: &str, index: &str, owner: &str) -> Resu
 pub(super) async fn fence(http: &Http, physical: &str, epoch: Epoch) -> Result<(), Fault> {
     let writers = writers(http, physical).await?;
     let actions: Vec<Json> = fencing(physical, &writers, epoch).collect();
+    if actions.is_empty() {
+        return Ok(());
+    }
     match move_aliases(http, actions, &format!("taking index `{physical}` over")).await {
         Ok(()) | Err((404, _)) => Ok(()),
         Err((_, fault)) => Err(fault),
     }
 }
 
+/// What gives this run alone the right to write to an index, where it has it not: nothing that lands late gives it back to
+/// a run that was followed by another.
 fn fencing(physical: &str, writers: &[Epoch], epoch: Epoch) -> impl Iterator<Item = Json> {
+    let of = move |run: Epoch| json!({ "index": physical, "alias": write_alias(physical, run) });
     let earlier = writers.iter().filter(move |writer| **writer < epoch);
-    earlier
-        .map(
-            move |writer| json!({ "remove": { "index": physical, "alias": write_alias(physical, *writer) } }),
-        )
-        .chain([json!({ "add": { "index": physical, "alias": write_alias(physical, epoch) } })])
+    let own = (!writers.contains(&epoch)).then(|| json!({ "add": of(epoch) }));
+    earlier.map(move |writer| json!({ "remove": of(*writer) })).chain(own)
 }
 
 async fn move_aliases(http: &Http, actions: Vec<Json>, doing: &str) -> Result<(), (u16, Fault)> {
@@ -230,13 +269,13 @@ pub(super) async fn sweep(
     http: &Http,
     alias: &str,
     owner: &str,
-    current: &str,
+    current: &Entry,
     epoch: Epoch,
 ) -> Result<(), Fault> {
     for (index, found) in mappings(http, &format!("{alias}-*")).await? {
         let Some((created, writer)) = created_by(&index, alias) else { continue };
         let left = match writer {
-            None => found.owner() == Some(owner) && index != current,
+            None => found.owner() == Some(owner) && !current.names().any(|name| name == index),
             Some(writer) => writer.strip_prefix('e').and_then(|run| run.parse().ok()) < Some(epoch.0),
         };
         if left && created < epoch {

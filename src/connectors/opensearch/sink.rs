@@ -8,7 +8,7 @@ use reqwest::Method;
 use super::OpenSearchSink;
 use super::http::{Body, Http, segment};
 use super::layout::{Defaults, Layout, write_alias};
-use super::state::{Entry, State, Store, superseded};
+use super::state::{Entry, Store, superseded};
 use super::{flush, physical, verify};
 use crate::connectors::by_index;
 use crate::document::{DocumentId, Epoch, Writes};
@@ -31,22 +31,30 @@ pub(super) struct Shared {
     pub(super) changing: tokio::sync::Mutex<()>,
     /// An index without a mapping is created once, however many flushes come upon it.
     pub(super) ensuring: tokio::sync::Mutex<()>,
+    /// Read by every flush; written while a physical index takes the place of another.
+    pub(super) writing: tokio::sync::RwLock<()>,
 }
 
 /// What is known during one run.
 #[derive(Debug)]
 pub(super) struct Run {
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     indexes: Mutex<BTreeMap<IndexName, Known>>,
     /// Those that were written since they were last refreshed.
     written: Mutex<BTreeSet<IndexName>>,
+    /// Those that someone seeds: how far they are was asked.
+    seeded: Mutex<BTreeSet<IndexName>>,
 }
 
 /// An index, as this run writes to it.
 #[derive(Debug, Clone)]
-struct Known {
-    target: flush::Target,
-    layout: Arc<Layout>,
+pub(super) struct Known {
+    pub(super) target: flush::Target,
+    /// What searches find, where that is another: it is written as well.
+    pub(super) searched: Option<flush::Target>,
+    /// Whether that was created with other fields or settings.
+    is_other: bool,
+    pub(super) layout: Arc<Layout>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -55,16 +63,23 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Run {
-    fn known(&self, index: &IndexName) -> Option<Known> {
+    pub(super) fn known(&self, index: &IndexName) -> Option<Known> {
         locked(&self.indexes).get(index).cloned()
     }
 
-    fn remember(&self, index: &IndexName, entry: &Entry, layout: Arc<Layout>) -> Known {
-        let target = flush::Target {
-            physical: entry.physical.clone(),
-            alias: write_alias(&entry.physical, self.epoch),
+    pub(super) fn remember(&self, index: &IndexName, entry: &Entry, layout: Arc<Layout>) -> Known {
+        let target = |physical: &str, role| flush::Target {
+            physical: physical.to_owned(),
+            alias: write_alias(physical, self.epoch),
+            role,
         };
-        let known = Known { target, layout };
+        let searched = entry.searched.as_ref();
+        let known = Known {
+            target: target(&entry.physical, flush::Role::Written),
+            searched: searched.map(|searched| target(&searched.physical, flush::Role::Searched)),
+            is_other: searched.is_some_and(|searched| searched.layout != entry.layout),
+            layout,
+        };
         locked(&self.indexes).insert(index.clone(), known.clone());
         known
     }
@@ -77,96 +92,38 @@ impl Shared {
             .ok_or_else(|| Fault::fatal("the sink was asked to write before a run has begun"))
     }
 
-    async fn change(
-        &self,
-        run: &Run,
-        change: impl FnMut(&mut State) -> Result<(), Fault>,
-    ) -> Result<State, Fault> {
-        let _one = self.changing.lock().await;
-        self.store.change(&self.http, run.epoch, change).await
-    }
-
-    /// The entry of an index, where its physical index is the one that the entry speaks of.
-    async fn standing(&self, run: &Run, index: &IndexName) -> Result<Option<Entry>, Fault> {
-        let mut state = self.store.read(&self.http, run.epoch).await?;
-        let Some(entry) = state.indexes.remove(index.as_str()) else { return Ok(None) };
-        let uuid = physical::uuid(&self.http, &entry.physical).await?;
-        Ok((uuid.as_ref() == Some(&entry.uuid)).then_some(entry))
-    }
-
-    /// Creates an empty physical index, and puts it in the place of what there was.
-    async fn replace(&self, run: &Run, index: &IndexName, layout: Arc<Layout>) -> Result<Known, Fault> {
-        let (physical, uuid) = physical::create(&self.http, &layout, run.epoch).await?;
-        let entry = Entry::fresh(physical, uuid, layout.hash.clone());
-        let mut previous = None;
-        self.change(run, |state| {
-            previous = state.indexes.insert(index.as_str().to_owned(), entry.clone());
-            Ok(())
-        })
-        .await?;
-        let previous = previous.map(|previous| previous.physical);
-        self.expose(run, index, &entry, layout, previous.as_deref()).await
-    }
-
-    async fn expose(
-        &self,
-        run: &Run,
-        index: &IndexName,
-        entry: &Entry,
-        layout: Arc<Layout>,
-        previous: Option<&str>,
-    ) -> Result<Known, Fault> {
-        let owner = &self.defaults.owner;
-        let (alias, physical) = (&layout.alias, &entry.physical);
-        physical::expose(&self.http, &self.store, alias, owner, physical, previous, run.epoch).await?;
-        Ok(run.remember(index, entry, layout))
-    }
-
-    async fn ensure(&self, run: &Run, mapping: &IndexMapping) -> Result<(), Fault> {
-        let index = &mapping.index;
-        let layout = Arc::new(Layout::of(mapping, &self.defaults)?);
-        let known = match self.standing(run, index).await? {
-            Some(entry) if entry.layout == layout.hash => {
-                self.expose(run, index, &entry, layout.clone(), None).await?
-            }
-            _ => self.replace(run, index, layout.clone()).await?,
-        };
-        let current = &known.target.physical;
-        physical::sweep(&self.http, &layout.alias, &self.defaults.owner, current, run.epoch).await
-    }
-
-    /// The index; created, without a mapping, where there has been none.
-    async fn index(&self, run: &Run, index: &IndexName) -> Result<Known, Fault> {
-        if let Some(known) = run.known(index) {
-            return Ok(known);
-        }
-        let _one = self.ensuring.lock().await;
-        if let Some(known) = run.known(index) {
-            return Ok(known);
-        }
-        let layout = Arc::new(Layout::of(&IndexMapping::new(index.clone(), []), &self.defaults)?);
-        match self.standing(run, index).await? {
-            Some(entry) => self.expose(run, index, &entry, layout, None).await,
-            None => self.replace(run, index, layout).await,
-        }
-    }
-
     async fn flush(&self, run: &Run, writes: &Writes<String>) -> Result<FlushReport, Fault> {
         if let Some(old) = writes.iter().find(|write| write.version.epoch < run.epoch) {
             return Err(superseded(old.version.epoch, run.epoch));
         }
+        let parts = by_index(writes);
+        for index in parts.keys() {
+            let known = self.index(run, index).await?;
+            // Nobody seeds it, so nobody would ever say that the new one is complete; and the old one may not take what comes.
+            if known.searched.is_some() && known.is_other && !locked(&run.seeded).contains(*index) {
+                self.swap(run, index, |_| {}).await?;
+            }
+        }
+        let reading = self.writing.read().await;
         let mut targets = Vec::new();
-        for (index, part) in by_index(writes) {
-            targets.push((self.index(run, index).await?.target, part));
+        for (index, part) in parts {
+            let known = self.index(run, index).await?;
+            targets.extend(known.searched.map(|searched| (searched, part.clone())));
+            targets.push((known.target, part));
         }
         let indexes: BTreeSet<IndexName> =
             writes.iter().map(|write| write.document.id.index.clone()).collect();
         // Before it is sent, because what is given up may be written all the same; and after, because another flush may
         // have refreshed meanwhile what was not yet written.
         locked(&run.written).extend(indexes.iter().cloned());
-        let report = self.sending.send(&self.http, &targets, run.epoch).await;
+        let sent = self.sending.send(&self.http, &targets, run.epoch).await;
         locked(&run.written).extend(indexes);
-        report
+        drop(reading);
+        let sent = sent?;
+        for index in &sent.lost {
+            self.look_again(run, index).await?;
+        }
+        Ok(sent.report)
     }
 
     /// The physical index that holds the documents of an index, where there is one.
@@ -192,32 +149,24 @@ impl Shared {
             let Some(known) = run.known(&index) else { continue };
             // What is written from here on is refreshed the next time.
             locked(&run.written).remove(&index);
-            let path = format!("{}/_refresh", segment(&known.target.physical));
-            let asked = self.http.ask(Method::POST, &path, Body::None).await;
-            let refreshed = asked.and_then(|answer| answer.done(&format!("refreshing index `{index}`")));
-            if let Err(fault) = refreshed {
-                locked(&run.written).insert(index);
-                return Err(fault);
+            for target in known.searched.iter().chain([&known.target]) {
+                if let Err(fault) = self.refresh_one(&index, target).await {
+                    locked(&run.written).insert(index);
+                    return Err(fault);
+                }
             }
         }
         Ok(())
     }
 
-    async fn mark(&self, run: &Run, index: &IndexName, seed: &Seed, seeding: SeedState) -> Result<(), Fault> {
-        let known = self.index(run, index).await?;
-        self.change(run, |state| {
-            let entry = state.indexes.get_mut(index.as_str());
-            let entry = entry.filter(|entry| entry.physical == known.target.physical);
-            let gone = || {
-                Fault::fatal(format!(
-                    "index `{index}` was replaced during the run, by another one or by hand"
-                ))
-            };
-            entry.ok_or_else(gone)?.mark(seed, &seeding);
-            Ok(())
-        })
-        .await
-        .map(|_| ())
+    async fn refresh_one(&self, index: &IndexName, target: &flush::Target) -> Result<(), Fault> {
+        let path = format!("{}/_refresh", segment(&target.physical));
+        let answer = self.http.ask(Method::POST, &path, Body::None).await?;
+        // What was searched may have been left meanwhile, or removed by hand.
+        if target.role == flush::Role::Searched && answer.status == 404 {
+            return Ok(());
+        }
+        answer.done(&format!("refreshing index `{index}`")).map(drop)
     }
 }
 
@@ -241,10 +190,11 @@ impl Sink for OpenSearchSink {
             shared.store.begin(&shared.http, least).await?
         };
         let epoch = Epoch(state.epoch);
-        for entry in state.indexes.values() {
-            physical::fence(&shared.http, &entry.physical, epoch).await?;
+        for physical in state.indexes.values().flat_map(Entry::names) {
+            physical::fence(&shared.http, physical, epoch).await?;
         }
-        let run = Run { epoch, indexes: Mutex::default(), written: Mutex::default() };
+        let run =
+            Run { epoch, indexes: Mutex::default(), written: Mutex::default(), seeded: Mutex::default() };
         *locked(&shared.run) = Some(Arc::new(run));
         Ok(epoch)
     }
@@ -268,18 +218,20 @@ impl Sink for OpenSearchSink {
 
     async fn seed_state(&self, index: &IndexName, seed: &Seed) -> Result<SeedState, Fault> {
         let run = self.shared.run()?;
+        locked(&run.seeded).insert(index.clone());
         let entry = self.shared.standing(&run, index).await?;
         Ok(entry.map_or(SeedState::Unseeded, |entry| entry.state_for(seed)))
     }
 
-    /// Starts another physical index, to which later calls write. What arrives late is refused, or reaches the old one.
     async fn clear(&self, index: &IndexName) -> Result<(), Fault> {
         let run = self.shared.run()?;
-        let layout = match run.known(index) {
-            Some(known) => known.layout,
-            None => Arc::new(Layout::of(&IndexMapping::new(index.clone(), []), &self.shared.defaults)?),
-        };
-        self.shared.replace(&run, index, layout).await.map(|_| ())
+        self.shared.clear(&run, index).await
+    }
+
+    async fn rebuild(&self, index: &IndexName) -> Result<(), Fault> {
+        let run = self.shared.run()?;
+        locked(&run.seeded).insert(index.clone());
+        self.shared.rebuild(&run, index).await
     }
 
     async fn save_cursor(&self, index: &IndexName, seed: &Seed, after: Option<&Key>) -> Result<(), Fault> {
@@ -289,7 +241,7 @@ impl Sink for OpenSearchSink {
 
     async fn mark_seeded(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {
         let run = self.shared.run()?;
-        self.shared.mark(&run, index, seed, SeedState::Seeded).await
+        self.shared.mark_seeded(&run, index, seed).await
     }
 
     async fn park(&self, index: &IndexName, seed: &Seed) -> Result<(), Fault> {

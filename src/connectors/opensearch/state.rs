@@ -36,7 +36,7 @@ pub(super) struct State {
 /// One index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Entry {
-    /// The physical index behind the alias.
+    /// The physical index that is written, seeded, compared and listed.
     pub(super) physical: String,
     /// Its UUID: what is said below holds for this very index, not for one that was put under its name.
     pub(super) uuid: String,
@@ -45,6 +45,18 @@ pub(super) struct Entry {
     /// How far it is seeded, and for what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seed: Option<Mark>,
+    /// The one that searches find, while that is another: the index is being rebuilt. An older release takes no notice, and
+    /// has searches find the new one at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) searched: Option<Generation>,
+}
+
+/// A physical index, for itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Generation {
+    pub(super) physical: String,
+    pub(super) uuid: String,
+    pub(super) layout: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,9 +71,26 @@ struct Mark {
 }
 
 impl Entry {
-    /// That of an index that holds nothing yet.
-    pub(super) fn fresh(physical: String, uuid: String, layout: String) -> Self {
-        Self { physical, uuid, layout, seed: None }
+    /// That of an index that holds nothing yet, while searches find this other one.
+    pub(super) fn fresh(made: Generation, searched: Option<Generation>) -> Self {
+        let Generation { physical, uuid, layout } = made;
+        Self { physical, uuid, layout, seed: None, searched }
+    }
+
+    /// What searches find.
+    pub(super) fn found(&self) -> Generation {
+        let own = || Generation {
+            physical: self.physical.clone(),
+            uuid: self.uuid.clone(),
+            layout: self.layout.clone(),
+        };
+        self.searched.clone().unwrap_or_else(own)
+    }
+
+    /// The names of its physical indexes: the one that is written, and where searches find another, that.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let searched = self.searched.as_ref().map(|searched| searched.physical.as_str());
+        [self.physical.as_str()].into_iter().chain(searched)
     }
 
     pub(super) fn mark(&mut self, seed: &Seed, state: &SeedState) {
@@ -266,11 +295,16 @@ mod tests {
     use crate::row::Key;
     use crate::value::Value;
 
+    fn generation(physical: &str) -> Generation {
+        Generation { physical: physical.into(), uuid: "uuid".into(), layout: "hash".into() }
+    }
+
     #[test]
     fn entries_round_trip_with_every_state_and_odd_keys() {
         let seed = Seed { stream: StreamId::new("s \u{1f980}").unwrap(), definition: "d\n\"".into() };
         let key = Key::new([Value::from("a:\u{0}%"), Value::Null, Value::from(-0.0)]).unwrap();
-        let mut entry = Entry::fresh("b-1".into(), "uuid".into(), "hash".into());
+        let mut entry = Entry::fresh(generation("b-1"), Some(generation("b-0")));
+        assert_eq!(entry.names().collect::<Vec<_>>(), ["b-1", "b-0"]);
         assert_eq!(entry.state_for(&seed), SeedState::Unseeded);
         for state in [SeedState::Seeding(None), SeedState::Seeding(Some(key)), SeedState::Seeded] {
             entry.mark(&seed, &state);
@@ -290,6 +324,11 @@ mod tests {
     fn a_cursor_that_cannot_be_read_is_none() {
         let text = r#"{"physical":"p","uuid":"u","layout":"l","seed":{"stream":"s","definition":"d","seeded":false,"after":"'007"}}"#;
         let entry: Entry = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            (entry.searched.as_ref(), entry.found()),
+            (None, Generation { physical: "p".into(), uuid: "u".into(), layout: "l".into() }),
+            "as an older release has left it"
+        );
         let seed = Seed { stream: StreamId::new("s").unwrap(), definition: "d".into() };
         assert_eq!(entry.state_for(&seed), SeedState::Unseeded);
     }

@@ -11,7 +11,8 @@ use crate::error::FaultKind;
 use crate::name::{IndexName, TableName};
 
 /// Why the connector could not do its work. The message names the server, and the table, index or slot at fault; it
-/// never holds a password.
+/// never holds a password. What the server or the network said is the error's source; a [`Fault`](crate::error::Fault) that
+/// is made of it says that, too, and so do the engine's log and its errors.
 ///
 /// Converted into a [`Fault`](crate::error::Fault) with `?`, a server that is away, restarting or busy is transient, and
 /// everything that only a change of the program or of the database can cure is fatal.
