@@ -14,7 +14,7 @@ use syncline::{
     Alarms, BatchPolicy, Engine, EngineError, FailurePolicy, Fault, Limits, Report, RetryPolicy, Version,
 };
 
-const CALLS: [&str; 16] = [
+const CALLS: [&str; 17] = [
     "begin",
     "mappings",
     "ensure",
