@@ -343,6 +343,8 @@ impl Model {
     /// is gone.
     pub fn rebuild(&mut self, index: &IndexName) {
         let held = self.sink.documents.iter().filter(|(id, (state, _))| id.index == *index && state.there);
+        // No change explains what someone has put there by hand.
+        let held = held.filter(|(id, _)| !self.by_hand.contains(id));
         let held = held.map(|(id, (state, _))| (id.clone(), *state)).collect();
         let found = self.found.remove(index).unwrap_or(held);
         let is_parked = self.is_parked(index);
