@@ -79,6 +79,11 @@ impl Owed {
                 let is_empty = self.empty.contains(index) && !(*is_root && self.rebuilt.contains(index));
                 !is_empty && !self.parked.contains(index)
             });
+            for index in owed.keys() {
+                // One that was rebuilt is to be cleared now, whatever is truncated until then.
+                self.empty.remove(index);
+                self.rebuilt.remove(index);
+            }
             if !owed.is_empty() {
                 self.truncations.insert(number, owed);
             }

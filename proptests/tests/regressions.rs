@@ -1,7 +1,7 @@
 //! The smallest cases of what was found, kept for ever. Each runs, and then converges.
 
 use proptests::drive::Drive;
-use proptests::op::{Answer::*, Effect::*, Kind::*, Op, Op::*, Wrong::*};
+use proptests::op::{Answer::*, Effect::*, Emptied, Kind::*, Op, Op::*, Wrong::*};
 use proptests::random::run;
 use proptests::setup::Setup;
 
@@ -88,4 +88,58 @@ fn b07_a_confirm_that_is_told_again_fails() {
         Answer(0, Failed(Transient, Nothing)),
     ];
     heals(Setup::SMALL, &ops);
+}
+
+/// Two truncations captured in one burst while an index that was rebuilt waits for its start to be saved.
+#[test]
+fn b05_two_truncations_while_a_rebuilt_index_starts() {
+    let setup = Setup {
+        indexes: 3,
+        joined: true,
+        scopes: true,
+        rows: 173,
+        sized: true,
+        skip: false,
+        park: false,
+        quarantine: true,
+        max_changes: 2,
+        max_documents: 6,
+        max_bytes: 53,
+        max_delay_ms: 20,
+        changes: 243,
+        documents: 0,
+        resolves: 1,
+        resolve_changes: 135,
+        builds: 97,
+        flushes: 24,
+        units: 134,
+        backfill_rows: 1,
+        backfill_share: 1,
+        attempts: 109,
+        delay_ms: 219,
+        timeout_s: 182,
+        cursor_ms: 130,
+        tampered: 0,
+        ..Setup::SMALL
+    };
+    let ops = [
+        Answer(4, Done),
+        Answer(1, Done),
+        Answer(4, Done),
+        Truncate(Emptied::Rows, 85),
+        Answer(1, Done),
+        Deadline,
+        Deadline,
+        Answer(5, Done),
+        Answer(2, Done),
+        Answer(2, Done),
+        Answer(2, Done),
+        Answer(2, Reversed),
+        Truncate(Emptied::Related, 181),
+        Answer(2, Partly(Transient, 13)),
+        Answer(5, Done),
+        Answer(0, Done),
+        Deadline,
+    ];
+    heals(setup, &ops);
 }
