@@ -120,7 +120,6 @@ fn b05_two_truncations_while_a_rebuilt_index_starts() {
         timeout_s: 182,
         cursor_ms: 130,
         tampered: 0,
-        ..Setup::SMALL
     };
     let ops = [
         Answer(4, Done),
