@@ -9,6 +9,7 @@ pub mod config;
 pub mod document_id;
 pub mod names;
 pub mod opensearch_bulk;
+pub mod opensearch_stored;
 pub mod pipeline_events;
 pub mod pipeline_ops;
 pub mod postgres_pgoutput;
@@ -28,11 +29,12 @@ pub mod tantivy_query;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its binary and of its corpus.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("config", config::run),
     ("document_id", document_id::run),
     ("names", names::run),
     ("opensearch_bulk", opensearch_bulk::run),
+    ("opensearch_stored", opensearch_stored::run),
     ("pipeline_events", pipeline_events::run),
     ("pipeline_ops", pipeline_ops::run),
     ("postgres_pgoutput", postgres_pgoutput::run),

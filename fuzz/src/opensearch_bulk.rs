@@ -18,7 +18,7 @@ const KINDS: [&str; 7] = [
 ];
 
 /// No reason that is passed on is longer, in characters: a thousand, and one that says that it was cut.
-const MAX_REASON: usize = 1_001;
+pub(crate) const MAX_REASON: usize = 1_001;
 
 /// See the [module](self).
 pub fn run(bytes: &[u8]) {
@@ -118,7 +118,7 @@ fn any_status(input: &mut Unstructured<'_>) -> Result<u16> {
     }
 }
 
-fn any_error(input: &mut Unstructured<'_>, depth: usize) -> Result<Json> {
+pub(crate) fn any_error(input: &mut Unstructured<'_>, depth: usize) -> Result<Json> {
     Ok(match input.int_in_range(0..=4)? {
         0 => String::arbitrary(input)?.into(),
         1 => json!(["not", "an", "object"]),

@@ -130,6 +130,7 @@ impl Plan {
             Act::Fail { .. } | Act::Lose | Act::Hold { .. } if !at.point.is_request() => {
                 Err(format!("nothing is asked there: {}", place()))
             }
+            Act::Throttle { one_in: 0 } => Err("one in 0 documents cannot be throttled".to_owned()),
             Act::Throttle { .. } if (at.point, at.moment) != (Point::Flush, Moment::Before) => {
                 Err(format!("only before a flush can documents be throttled: {}", place()))
             }
@@ -148,7 +149,6 @@ impl Plan {
             {
                 Err(format!("there is no index {index}; the first one is 0"))
             }
-            Act::Throttle { one_in: 0 } => Err("one in 0 documents cannot be throttled".to_owned()),
             _ => Ok(()),
         }
     }
