@@ -245,7 +245,7 @@ impl Conduct {
             Some(SeedState::Seeding(cursor)) => cursor.as_ref().map(from_key),
             _ => None,
         };
-        let is_first = roots.iter().fold(true, |first, index| self.scanned.insert(*index) && first);
+        let is_first = roots.iter().filter(|&&index| self.scanned.insert(index)).count() == roots.len();
         match open.map(cursor).min().flatten().filter(|_| is_first) {
             Some(cursor) if after < Some(&cursor) => {
                 reason(format!("a table is scanned after {after:?}, though all before {cursor:?} is done"))
