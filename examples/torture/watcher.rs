@@ -20,7 +20,7 @@ use crate::truth::SHOWN;
 use crate::wire::exchange;
 
 /// Between two searches.
-const PAUSE: Duration = Duration::from_millis(8);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How often it is looked whether an excuse is over.
 const LOOKS_EVERY: Duration = Duration::from_millis(200);
