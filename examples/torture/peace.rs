@@ -17,6 +17,9 @@ use crate::wire::exchange;
 /// An engine that has not caught up after so long, with nothing in its way, never will.
 const SETTLES_WITHIN: Duration = Duration::from_secs(600);
 
+/// One that has not after so long, and is still writing, may have been given settings that are slow: another takes its place.
+const SLOW_AFTER: Duration = Duration::from_secs(120);
+
 impl World {
     /// Returns what is wrong.
     pub(crate) async fn settle_and_compare(&mut self) -> Result<Vec<String>> {
@@ -54,14 +57,25 @@ impl World {
     async fn settle(&mut self) -> Result<Vec<String>> {
         let (started, started_ms) = (Instant::now(), now_ms());
         let end = self.cluster.psql("shop", "SELECT pg_current_wal_insert_lsn()")?;
+        let (mut looked, mut written) = (started, self.written());
         while !self.is_settled(&end).await? {
             if started.elapsed() > SETTLES_WITHIN {
                 let told = self.supervisor.told_since(started_ms);
                 return Ok(vec![format!("it has not caught up: slots {:?}, {told:?}", self.slots()?)]);
             }
+            if looked.elapsed() > SLOW_AFTER {
+                if self.written() > written {
+                    self.supervisor.kill().await?;
+                }
+                (looked, written) = (Instant::now(), self.written());
+            }
         }
         self.tally.note(format!("caught up within {:.1} s", started.elapsed().as_secs_f64()));
         Ok(Vec::new())
+    }
+
+    fn written(&self) -> u64 {
+        self.tally.of(Group::Check, "documents written")
     }
 
     /// Whether the position is confirmed up to here, nothing is under way any more, and the engine said after that that all
