@@ -1,7 +1,7 @@
 //! What the supervisor and an engine tell each other: a line of JSON each, on the engine's input and output.
 
 use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,8 @@ pub(crate) struct Told {
 }
 
 /// A time that two processes of one machine can compare.
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "two processes share no other clock")]
 pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
