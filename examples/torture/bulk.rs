@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
+use crate::anchors;
 use crate::tally::Tally;
 use crate::wire::{Request, Response};
 
@@ -17,6 +18,13 @@ pub(crate) struct Item {
     version: u64,
     /// The `rev` of its body, where it has one.
     rev: Option<i64>,
+}
+
+impl Item {
+    /// Whether it must never be rejected: see [`anchors`].
+    pub(crate) fn is_anchor(&self) -> bool {
+        anchors::is_one(&self.target, &self.id)
+    }
 }
 
 /// The documents of a request; none where it is not one that this module knows.

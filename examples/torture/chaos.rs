@@ -1,4 +1,4 @@
-//! One round: a time of trouble, then peace, and a look at every document.
+//! One round: a time of trouble, and what is done to whom in it. Then there is [peace](crate::peace).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
+use crate::excuses::Excuses;
+use crate::protocol::OfIndex;
 use crate::proxy::{Moment, Proxy};
 use crate::random::Random;
 use crate::schema::INDEXES;
 use crate::supervisor::Supervisor;
 use crate::tally::{Group, Result, Tally};
 use crate::truth;
+use crate::watcher::Watcher;
 use crate::weather::Weather;
 use crate::wire::exchange;
 use crate::workload::{self, Gate, Plan};
-
-/// An engine that has not caught up after so long, with nothing in its way, never will.
-const SETTLES_WITHIN: Duration = Duration::from_secs(600);
 
 pub(crate) struct World {
     pub(crate) cluster: Arc<Cluster>,
@@ -27,6 +27,8 @@ pub(crate) struct World {
     pub(crate) search: SocketAddr,
     pub(crate) proxy: Proxy,
     pub(crate) supervisor: Supervisor,
+    pub(crate) excuses: Arc<Excuses>,
+    pub(crate) watcher: Arc<Watcher>,
     pub(crate) gate: Gate,
     pub(crate) random: Random,
     pub(crate) tally: Arc<Tally>,
@@ -40,6 +42,8 @@ struct Rules {
     servers: bool,
     slots: bool,
     indexes: bool,
+    reindexes: bool,
+    verifies: bool,
     weather: Weather,
     plan: Plan,
 }
@@ -49,8 +53,10 @@ impl Rules {
         Self {
             seconds: 20 + random.below(70),
             servers: random.percent(50),
-            slots: random.percent(25),
+            slots: random.percent(60),
             indexes: random.percent(25),
+            reindexes: random.percent(60),
+            verifies: random.percent(60),
             weather: Weather::draw(random),
             plan: Plan::draw(random),
         }
@@ -58,8 +64,8 @@ impl Rules {
 }
 
 impl World {
-    /// Returns what is wrong after it.
-    pub(crate) async fn round(&mut self, number: u64) -> Result<Vec<String>> {
+    /// Returns what is wrong after it. It is no longer than this.
+    pub(crate) async fn round(&mut self, number: u64, longest: Duration) -> Result<Vec<String>> {
         let rules = Rules::draw(&mut self.random);
         self.tally.note(format!("round {number}: {rules:?}"));
         self.proxy.set(rules.weather.clone());
@@ -71,7 +77,7 @@ impl World {
             }
             *plan = rules.plan.clone();
         }
-        let end = Instant::now() + Duration::from_secs(rules.seconds);
+        let end = Instant::now() + Duration::from_secs(rules.seconds).min(longest);
         while Instant::now() < end {
             // Most engines live for some seconds, some for a moment.
             let lives = [200, 2_000, 6_000, 12_000][self.random.below(4) as usize];
@@ -86,19 +92,20 @@ impl World {
     }
 
     async fn trouble(&mut self, rules: &Rules) -> Result<()> {
-        let kind = self.random.below(20);
+        let kind = self.random.below(24);
         self.tally.note(format!("trouble {kind}"));
         match kind {
             0 | 1 if rules.servers => self.restart_server().await,
             2 if rules.servers => self.cut_connections(),
-            3 if rules.slots => self.drop_slot().await,
-            4 if rules.indexes => self.remove_index().await,
-            5 if rules.indexes => self.reindex().await,
-            6 => {
+            3 | 4 if rules.slots => self.drop_slot().await,
+            5 if rules.indexes => self.remove_index().await,
+            6..9 if rules.reindexes => self.ask(OfIndex::Reindex).await,
+            9..11 if rules.verifies => self.ask(OfIndex::Verify).await,
+            11 => {
                 self.supervisor.drain().await?;
                 self.supervisor.start()
             }
-            7..13 => self.kill_at_a_moment().await,
+            12..18 => self.kill_at_a_moment().await,
             _ => self.kill().await,
         }
     }
@@ -115,7 +122,7 @@ impl World {
         let moment = if self.random.percent(50) { Moment::Before } else { Moment::After };
         let bulk = self.random.percent(70);
         let mut sprung = self.proxy.trap(bulk, moment, self.random.below(6));
-        if self.supervisor.mind_until(&mut sprung, Duration::from_secs(5)).await? {
+        if self.supervisor.mind_until(&mut sprung, Duration::from_secs(5)).await?.is_some() {
             self.tally.add(Group::Trouble, "kills in the middle of a request", 1);
         }
         self.kill().await
@@ -124,6 +131,7 @@ impl World {
     /// Of the database: cleanly, which waits for the engine, or as if it had crashed.
     async fn restart_server(&mut self) -> Result<()> {
         let clean = self.random.percent(50);
+        let excused = self.excuses.begin_stop();
         let cluster = self.cluster.clone();
         tokio::task::spawn_blocking(move || match clean {
             true => cluster.down_within("INT", Duration::from_secs(3)),
@@ -136,6 +144,7 @@ impl World {
         self.supervisor.mind(Duration::from_millis(self.random.below(away))).await?;
         let cluster = self.cluster.clone();
         tokio::task::spawn_blocking(move || cluster.up()).await?;
+        excused.into_iter().for_each(|index| self.excuses.end(index));
         Ok(())
     }
 
@@ -176,7 +185,7 @@ impl World {
         self.supervisor.start()
     }
 
-    fn slots(&self) -> Result<Vec<String>> {
+    pub(crate) fn slots(&self) -> Result<Vec<String>> {
         let sql =
             "SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'syncline%' AND NOT temporary";
         Ok(self.cluster.psql("postgres", sql)?.lines().map(str::to_owned).collect())
@@ -186,9 +195,10 @@ impl World {
     async fn remove_index(&mut self) -> Result<()> {
         self.supervisor.kill().await?;
         let index = INDEXES[self.random.below(3) as usize];
-        let held = exchange(self.search, "GET", &format!("/_alias/{index}"), "").await?.json();
-        if let Some(physical) = held.as_object().and_then(|held| held.keys().next()) {
+        if let Some(physical) = truth::behind(self.search, index).await?.first() {
+            self.excuses.begin(index, false);
             let gone = exchange(self.search, "DELETE", &format!("/{physical}"), "").await?;
+            self.excuses.end(index);
             if gone.status == 200 {
                 self.tally.add(Group::Trouble, "indexes removed by hand", 1);
             }
@@ -196,11 +206,10 @@ impl World {
         self.supervisor.start()
     }
 
-    async fn reindex(&mut self) -> Result<()> {
+    /// Asks for it beside everything else, and does not wait.
+    async fn ask(&mut self, what: OfIndex) -> Result<()> {
         let index = INDEXES[self.random.below(3) as usize];
-        self.supervisor.ask(index).await;
-        self.tally.add(Group::Trouble, "reindexes asked for", 1);
-        Ok(())
+        self.supervisor.ask(what, index).await.map(drop)
     }
 
     /// Nobody writes for a while.
@@ -209,64 +218,5 @@ impl World {
         let _closed = gate.write().await;
         self.tally.add(Group::Work, "idle phases", 1);
         self.supervisor.mind(Duration::from_millis(500 + self.random.below(3_000))).await
-    }
-
-    /// Nobody writes, nothing fails: the engine has to catch up, and then every document has to be right.
-    pub(crate) async fn settle_and_compare(&mut self) -> Result<Vec<String>> {
-        let gate = self.gate.clone();
-        let _closed = gate.write().await;
-        self.proxy.set(Weather::default());
-        // What is in quarantine is tried again at a start. Otherwise the engine that went through all of it has to be right.
-        let quarantined = exchange(self.search, "POST", "/syncline-quarantine/_count", "").await?;
-        let quarantined = quarantined.status == 200 && quarantined.json()["count"] != 0;
-        if quarantined || self.random.percent(30) {
-            self.supervisor.kill().await?;
-        }
-        let started = Instant::now();
-        let end = self.cluster.psql("shop", "SELECT pg_current_wal_insert_lsn()")?;
-        while !self.settled(&end).await? {
-            if started.elapsed() > SETTLES_WITHIN {
-                let told = self.supervisor.told_since(started);
-                return Ok(vec![format!("it has not caught up: slots {:?}, {told:?}", self.slots()?)]);
-            }
-        }
-        let took = started.elapsed().as_secs_f64();
-        let (documents, mut wrong) = truth::differences(&self.cluster, self.search).await?;
-        let backwards = self.proxy.backwards();
-        if !backwards.is_empty() {
-            wrong.push(format!("{} writes went back in time", backwards.len()));
-            wrong.extend(backwards.into_iter().take(truth::SHOWN));
-        }
-        let slots = self.slots()?;
-        if slots.len() != 1 {
-            wrong.push(format!("there should be one slot: {slots:?}"));
-        }
-        self.tally.add(Group::Check, "comparisons", 1);
-        self.tally.add(Group::Check, "documents compared", documents as u64);
-        self.tally
-            .note(format!("caught up within {took:.1} s; {documents} documents, {} wrong", wrong.len()));
-        if wrong.is_empty() {
-            self.tally.journal_anew()?;
-        }
-        Ok(wrong)
-    }
-
-    /// Whether the position is confirmed up to here, nothing is under way any more, and the engine said after that that all
-    /// is done.
-    async fn settled(&mut self, end: &str) -> Result<bool> {
-        self.supervisor.mind(Duration::from_millis(100)).await?;
-        let sql = format!(
-            "SELECT coalesce(bool_and(confirmed_flush_lsn >= '{end}'), false) FROM pg_replication_slots
-             WHERE slot_name LIKE 'syncline%'"
-        );
-        if self.proxy.late() > 0 || self.cluster.psql("postgres", &sql)? != "t" {
-            return Ok(false);
-        }
-        let moment = Instant::now();
-        self.supervisor.mind(Duration::from_millis(250)).await?;
-        Ok(self
-            .supervisor
-            .told_since(moment)
-            .is_some_and(|told| told.caught_up && told.seeded == INDEXES.len() && told.parked == 0))
     }
 }

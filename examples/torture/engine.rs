@@ -2,16 +2,19 @@
 //! its standard output how it is.
 
 use std::io::{BufRead as _, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use syncline::config::{BatchPolicy, FailurePolicy, Limits, RetryPolicy};
 use syncline::connectors::opensearch::OpenSearchSink;
 use syncline::connectors::postgres::{PostgresCapture, PostgresDocuments, Server};
-use syncline::{Engine, IndexName, Running};
+use syncline::pipeline::{IndexStatus, Phase};
+use syncline::{Engine, IndexName, Running, Status};
 use tokio::sync::mpsc;
 use tracing::level_filters::LevelFilter;
 
+use crate::protocol::{Asked, OfIndex, Outcome, Said, Told, now_ms};
 use crate::random::Random;
 use crate::schema;
 use crate::tally::Result;
@@ -50,17 +53,6 @@ pub(crate) struct Options {
     backfill_rows: usize,
     attempts: u32,
     cursor_ms: u64,
-}
-
-/// How an engine is, as it says itself.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Told {
-    pub(crate) caught_up: bool,
-    pub(crate) seeded: usize,
-    pub(crate) parked: usize,
-    pub(crate) captured: u64,
-    pub(crate) retries: u64,
-    pub(crate) quarantined: u64,
 }
 
 impl Options {
@@ -173,7 +165,7 @@ pub(crate) async fn run(options: &str) -> Result<()> {
     let (mut start, mut early) = (std::pin::pin!(options.start()), Vec::new());
     let running = loop {
         tokio::select! {
-            running = &mut start => break running?,
+            running = &mut start => break Arc::new(running?),
             line = said.recv() => match line {
                 None => return Ok(()),
                 Some(line) => early.push(line),
@@ -181,14 +173,14 @@ pub(crate) async fn run(options: &str) -> Result<()> {
         }
     };
     for line in early {
-        obey(&running, &line).await;
+        obey(&running, &line)?;
     }
     let mut tick = tokio::time::interval(TELL_EVERY);
     loop {
         tokio::select! {
             line = said.recv() => match line.as_deref() {
                 None => return Ok(()),
-                Some(line) => obey(&running, line).await,
+                Some(line) => obey(&running, line)?,
             },
             outcome = running.outcome() => {
                 tracing::warn!(?outcome, "the engine has ended");
@@ -200,35 +192,75 @@ pub(crate) async fn run(options: &str) -> Result<()> {
     }
 }
 
-async fn obey(running: &Running, line: &str) {
-    match line {
-        "drain" => running.request_drain(Duration::from_secs(3)),
-        index => reindex(running, index).await,
+fn obey(running: &Arc<Running>, line: &str) -> Result<()> {
+    match serde_json::from_str(line)? {
+        Asked::Drain => running.request_drain(Duration::from_secs(3)),
+        Asked::OfIndex { number, what, index } => {
+            let (running, index) = (running.clone(), IndexName::new(&index)?);
+            tokio::spawn(async move {
+                let outcome = match what {
+                    OfIndex::Reindex => reindex(&running, &index).await,
+                    OfIndex::Verify => verify(&running, &index).await,
+                };
+                tracing::warn!(%index, ?what, ?outcome, "something was asked of an index");
+                // Whoever asked has died, and so does this process.
+                let _ = say(&Said::Became(number, outcome));
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn reindex(running: &Running, index: &IndexName) -> Outcome {
+    if let Err(refusal) = running.reindex(index).await {
+        return Outcome::Refused(refusal.to_string());
+    }
+    let is = |status: &Status, so: fn(&IndexStatus) -> bool| {
+        status.indexes.iter().any(|of| of.index == *index && so(of))
+    };
+    let status = running.until(|status| is(status, |of| of.seeded || of.parked)).await;
+    match () {
+        () if status.phase == Phase::Ended => Outcome::Refused("the run has ended".to_owned()),
+        () if is(&status, |of| of.parked) => Outcome::Parked,
+        () => Outcome::Seeded,
     }
 }
 
-async fn reindex(running: &Running, index: &str) {
-    let asked = match IndexName::new(index) {
-        Ok(index) => running.reindex(&index).await.map_err(|refusal| format!("{refusal:?}")),
-        Err(error) => Err(error.to_string()),
-    };
-    tracing::warn!(index, ?asked, "a reindex was asked for");
+async fn verify(running: &Running, index: &IndexName) -> Outcome {
+    match running.verify(index).await {
+        Err(refusal) => Outcome::Refused(refusal.to_string()),
+        Ok(verified) => Outcome::Verified {
+            compared: verified.compared,
+            different: verified.different,
+            documents: verified.documents.iter().map(|id| id.sink_id()).collect(),
+        },
+    }
 }
 
 /// Tells how it is; and does what an operator would about an index that has stopped alone.
 async fn tell(running: &Running) -> Result<()> {
+    let at_ms = now_ms();
     let status = running.status();
-    let told = Told {
+    let those = |are: fn(&IndexStatus) -> bool| {
+        status.indexes.iter().filter(|index| are(index)).map(|index| index.index.to_string()).collect()
+    };
+    say(&Said::Status(Told {
+        at_ms,
         caught_up: status.caught_up,
-        seeded: status.indexes.iter().filter(|index| index.seeded).count(),
-        parked: status.indexes.iter().filter(|index| index.parked).count(),
+        seeded: those(|index| index.seeded),
+        parked: those(|index| index.parked),
         captured: status.captured,
         retries: status.retries,
         quarantined: status.quarantined,
-    };
-    writeln!(std::io::stdout(), "{}", serde_json::to_string(&told)?)?;
+    }))?;
     for index in status.indexes.iter().filter(|index| index.parked) {
-        reindex(running, index.index.as_str()).await;
+        let asked = running.reindex(&index.index).await;
+        tracing::warn!(index = %index.index, ?asked, "an index that had stopped is built anew");
     }
+    Ok(())
+}
+
+fn say(said: &Said) -> Result<()> {
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(said)?)?;
     Ok(())
 }

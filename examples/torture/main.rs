@@ -3,11 +3,15 @@
 //! It starts a PostgreSQL server of its own, has several sessions change six related tables without a pause, and keeps three
 //! indexes equal to them with an engine in a process of its own, which is killed (SIGKILL) every few seconds: at any moment, or
 //! just before or after the search server has done what a request asks. The database server is stopped, cleanly or not, connections
-//! are cut, the replication slot is dropped, indexes are removed by hand or asked to be built anew; between the engine and the search server
-//! requests are refused, throttled, rejected, torn, delayed, delivered after they were given up; answers are lost. Every
-//! minute or so all of that ceases, the engine has to catch up, and **every document of every index is compared** with what
+//! are cut, the replication slot is dropped, tables are truncated, indexes are removed by hand; between the engine and the search server
+//! requests are refused, throttled, rejected, torn, delayed, delivered after they were given up; answers are lost. At any moment
+//! an index is asked to be built anew, or to be compared with its source. All the time somebody searches, and has to find what is
+//! always there, also while an index is built anew.
+//!
+//! Every minute or so all of that ceases, the engine has to catch up, and **every document of every index is compared** with what
 //! SQL says. Nothing may be lost, stale or double; no document may ever have been overwritten by an older row; the quarantine must
-//! be empty. It ends with 0 if that was so each time, and with 1 and the differences if not.
+//! be empty. The engine's own comparison must find no difference then; and where somebody has changed a document by hand, exactly that one, and mend
+//! it. It ends with 0 if that was so each time, and with 1 and the differences if not.
 //!
 //! The pair is the one that is tortured because it is the one that most run; both connectors are the real ones, with nothing
 //! replaced. The search server is `osmem-server` of PyPI: it keeps versions and those of deletions as OpenSearch does, which is what
@@ -19,8 +23,10 @@
 //! what was written since the last comparison.
 //!
 //! Where to read: [`chaos`] is what is done to whom, [`weather`] what may happen to a request, [`workload`] what the
-//! application does, [`truth`] how the documents are compared, [`engine`] the process that is killed.
+//! application does, [`peace`] and [`truth`] how the documents are compared, [`watcher`] what is searched meanwhile and [`excuses`] what it may
+//! miss, [`engine`] the process that is killed.
 
+mod anchors;
 mod bulk;
 mod chaos;
 // The servers, and as much HTTP as is needed, are those of the tests.
@@ -28,6 +34,10 @@ mod chaos;
 #[allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "the tests need more of it, and may panic")]
 mod cluster;
 mod engine;
+mod excuses;
+mod hand;
+mod peace;
+mod protocol;
 mod proxy;
 #[path = "../../tests/random/mod.rs"]
 mod random;
@@ -38,6 +48,7 @@ mod servers;
 mod supervisor;
 mod tally;
 mod truth;
+mod watcher;
 mod weather;
 #[path = "../../tests/opensearch/wire.rs"]
 #[allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "the tests need more of it, and may panic")]
@@ -55,17 +66,22 @@ use tokio::time::Instant;
 
 use crate::chaos::World;
 use crate::cluster::Cluster;
+use crate::excuses::Excuses;
 use crate::proxy::Proxy;
 use crate::random::Random;
 use crate::servers::{Kind, Server};
 use crate::supervisor::Supervisor;
 use crate::tally::{Group, Result, Tally};
+use crate::watcher::Watcher;
 use crate::workload::{Gate, Plan};
 
 /// The first argument of the process that is killed.
 const ENGINE: &str = "engine";
 
 const USAGE: &str = "usage: torture [--minutes N] [--seed S]";
+
+/// A round that has begun is no shorter, however little time is left.
+const SHORTEST: Duration = Duration::from_secs(20);
 
 /// How often it says how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(10);
@@ -139,13 +155,17 @@ async fn torture(arguments: &Arguments) -> Result<ExitCode> {
     let proxy = Proxy::start(search.address, random(), tally.clone()).await?;
     let supervisor = Supervisor::new(&database("search"), &proxy.url, random(), tally.clone());
     let gate: Gate = Arc::new(RwLock::new(Plan::default()));
-    workload::start(&database("postgres"), seed, &gate, &tally);
+    let excuses = Arc::new(Excuses::new(cluster.clone(), tally.clone()));
+    workload::start(&database("postgres"), seed, &gate, &excuses, &tally);
+    let watcher = Watcher::start(search.address, &excuses, supervisor.told(), &tally);
     let mut world = World {
         cluster: cluster.clone(),
         database: database("postgres"),
         search: search.address,
         proxy,
         supervisor,
+        excuses,
+        watcher,
         gate,
         random: random(),
         tally: tally.clone(),
@@ -171,11 +191,24 @@ async fn rounds(world: &mut World, time: Duration) -> Result<Vec<String>> {
     let mut number = 0;
     loop {
         number += 1;
-        let wrong = world.round(number).await?;
-        if !wrong.is_empty() || Instant::now() >= end {
+        let left = end.saturating_duration_since(Instant::now());
+        let wrong = world.round(number, left.max(SHORTEST)).await?;
+        if !wrong.is_empty() {
             return Ok(wrong);
         }
+        if Instant::now() >= end {
+            return Ok(unmet(&world.tally));
+        }
     }
+}
+
+/// A run that has not met these has shown nothing of them.
+const MET: [&str; 4] =
+    ["reindexes completed", "verifications ended", "documents changed by hand", "swaps seen by searches"];
+
+fn unmet(tally: &Tally) -> Vec<String> {
+    let is_unmet = |what: &&'static str| tally.of(Group::Request, what) + tally.of(Group::Check, what) == 0;
+    MET.into_iter().filter(is_unmet).map(|what| format!("there were no {what} in this run")).collect()
 }
 
 async fn say_how_far(tally: Arc<Tally>) {
@@ -183,11 +216,15 @@ async fn say_how_far(tally: Arc<Tally>) {
         tokio::time::sleep(SAY_EVERY).await;
         let work = tally.sum(Group::Work) - tally.of(Group::Work, "rows");
         tally.say(format!(
-            "{work} transactions, {} rows; {} kills, {} runs failed; {} faults; {} comparisons of {} documents",
+            "{work} transactions, {} rows; {} kills, {} runs failed; {} faults; {} reindexes, {} verifications; \
+             {} searches, {} comparisons of {} documents",
             tally.of(Group::Work, "rows"),
             tally.of(Group::Trouble, "kills"),
             tally.of(Group::Trouble, "runs that failed"),
             tally.sum(Group::Fault),
+            tally.of(Group::Request, "reindexes completed"),
+            tally.of(Group::Request, "verifications ended"),
+            tally.of(Group::Check, "searches"),
             tally.of(Group::Check, "comparisons"),
             tally.of(Group::Check, "documents compared"),
         ));
@@ -199,6 +236,7 @@ fn summary(tally: &Tally, minutes: f64, seed: u64, wrong: &[String], cluster: &C
     tally.say(format!("  work: {}", tally.list(Group::Work)));
     tally.say(format!("  trouble: {}", tally.list(Group::Trouble)));
     tally.say(format!("  faults: {}: {}", tally.sum(Group::Fault), tally.list(Group::Fault)));
+    tally.say(format!("  asked of engines: {}", tally.list(Group::Request)));
     tally.say(format!("  looked at: {}", tally.list(Group::Check)));
     if wrong.is_empty() {
         tally.say("every document is what the tables say: mismatches: 0");

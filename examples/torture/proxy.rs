@@ -157,6 +157,9 @@ impl Shared {
     async fn reply(self: &Arc<Self>, request: Request) -> Reply {
         let bulk = request.path.starts_with("/_bulk");
         let fault = locked(&self.weather).fault(bulk, &mut locked(&self.random));
+        let fault = fault.filter(|fault| {
+            !(fault.blames_the_request() && bulk::items(&request).iter().any(bulk::Item::is_anchor))
+        });
         if let Some(fault) = fault {
             self.tally.add(Group::Fault, fault.name(), 1);
             self.tally.journal(&format!("{fault:?} for {} {}", request.method, request.path));
@@ -251,7 +254,8 @@ impl Shared {
             let mut random = locked(&self.random);
             let chosen = random.below(count);
             for (at, item) in items.iter().enumerate() {
-                match at as u64 == chosen || random.below(8) == 0 {
+                let is_chosen = at as u64 == chosen || random.below(8) == 0;
+                match is_chosen && !(status == 400 && item.is_anchor()) {
                     true => refused.push((at, bulk::refused(item, status))),
                     false => asked.push(item),
                 }

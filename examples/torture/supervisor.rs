@@ -1,15 +1,17 @@
 //! The engine as a process: started, asked, killed, and started again where it has ended.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::engine::{Options, Told};
+use crate::engine::Options;
+use crate::protocol::{Asked, OfIndex, Outcome, Said, Told};
 use crate::random::Random;
 use crate::tally::{Group, Result, Tally, locked};
 
@@ -19,18 +21,30 @@ pub(crate) struct Supervisor {
     random: Random,
     tally: Arc<Tally>,
     engine: Option<Process>,
+    /// What the engine told last.
+    told: Arc<Mutex<Option<Told>>>,
+    /// How often something was asked of an index.
+    asked: u64,
 }
 
 struct Process {
     child: Child,
     input: ChildStdin,
-    /// What it told last, and when.
-    told: Arc<Mutex<Option<(Instant, Told)>>>,
+    waiting: Waiting,
 }
+
+/// What was asked of the indexes of one engine, and who waits for what becomes of it.
+type Waiting = Arc<Mutex<BTreeMap<u64, (OfIndex, String, oneshot::Sender<Outcome>)>>>;
 
 impl Supervisor {
     pub(crate) fn new(database: &str, url: &str, random: Random, tally: Arc<Tally>) -> Self {
-        Self { database: database.to_owned(), url: url.to_owned(), random, tally, engine: None }
+        let (database, url) = (database.to_owned(), url.to_owned());
+        Self { database, url, random, tally, engine: None, told: Arc::default(), asked: 0 }
+    }
+
+    /// What the engine told last, whenever somebody looks.
+    pub(crate) fn told(&self) -> Arc<Mutex<Option<Told>>> {
+        self.told.clone()
     }
 
     /// Starts an engine with settings of its own, where there is none.
@@ -52,17 +66,9 @@ impl Supervisor {
             (Some(input), Some(output)) => (input, output),
             _ => return Err("an engine without pipes".into()),
         };
-        let told = Arc::new(Mutex::new(None));
-        let telling = told.clone();
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(output).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                if let Ok(status) = serde_json::from_str(&line) {
-                    *locked(&telling) = Some((Instant::now(), status));
-                }
-            }
-        });
-        self.engine = Some(Process { child, input, told });
+        let waiting = Waiting::default();
+        tokio::spawn(listen(output, self.told.clone(), waiting.clone(), self.tally.clone()));
+        self.engine = Some(Process { child, input, waiting });
         Ok(())
     }
 
@@ -100,34 +106,53 @@ impl Supervisor {
         }
     }
 
-    /// Waits until this is told, and no longer than this. Returns whether it was told.
-    pub(crate) async fn mind_until(
+    /// Waits until this is told, and no longer than this; nothing where it was not, or will not be.
+    pub(crate) async fn mind_until<T>(
         &mut self,
-        told: &mut oneshot::Receiver<()>,
+        told: &mut oneshot::Receiver<T>,
         longest: Duration,
-    ) -> Result<bool> {
+    ) -> Result<Option<T>> {
         let until = Instant::now() + longest;
         while Instant::now() < until {
             match told.try_recv() {
-                Ok(()) => return Ok(true),
+                Ok(told) => return Ok(Some(told)),
                 Err(oneshot::error::TryRecvError::Empty) => self.mind(Duration::from_millis(5)).await?,
-                Err(oneshot::error::TryRecvError::Closed) => return Ok(false),
+                Err(oneshot::error::TryRecvError::Closed) => return Ok(None),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    /// Asks the engine for something: `drain`, or the name of an index that is to be built anew.
-    pub(crate) async fn ask(&mut self, what: &str) {
+    /// Asks the engine for something of an index. What is returned is told what becomes of it, where the engine lives to see it.
+    pub(crate) async fn ask(&mut self, what: OfIndex, index: &str) -> Result<oneshot::Receiver<Outcome>> {
+        let (outcome, told) = oneshot::channel();
+        self.asked += 1;
+        let (number, index) = (self.asked, index.to_owned());
+        let asked = match what {
+            OfIndex::Reindex => "reindexes asked for",
+            OfIndex::Verify => "verifications asked for",
+        };
+        if let Some(engine) = &self.engine {
+            self.tally.add(Group::Request, asked, 1);
+            self.tally.note(format!("asked for: {what:?} {index}, number {number}"));
+            locked(&engine.waiting).insert(number, (what, index.clone(), outcome));
+        }
+        self.write(&Asked::OfIndex { number, what, index }).await?;
+        Ok(told)
+    }
+
+    async fn write(&mut self, asked: &Asked) -> Result<()> {
+        let line = format!("{}\n", serde_json::to_string(asked)?);
         if let Some(engine) = &mut self.engine {
             // One that has ended meanwhile reads nothing.
-            let _ = engine.input.write_all(format!("{what}\n").as_bytes()).await;
+            let _ = engine.input.write_all(line.as_bytes()).await;
         }
+        Ok(())
     }
 
     /// Has the engine work off what it holds, and end.
     pub(crate) async fn drain(&mut self) -> Result<()> {
-        self.ask("drain").await;
+        self.write(&Asked::Drain).await?;
         let Some(mut engine) = self.engine.take() else { return Ok(()) };
         match tokio::time::timeout(Duration::from_secs(30), engine.child.wait()).await {
             Ok(status) => {
@@ -141,9 +166,52 @@ impl Supervisor {
     }
 
     /// What the engine told last, where that was after this moment.
-    pub(crate) fn told_since(&self, moment: Instant) -> Option<Told> {
-        let engine = self.engine.as_ref()?;
-        let told = locked(&engine.told);
-        told.as_ref().filter(|(at, _)| *at > moment).map(|(_, told)| told.clone())
+    pub(crate) fn told_since(&self, moment_ms: u64) -> Option<Told> {
+        locked(&self.told).clone().filter(|told| self.engine.is_some() && told.at_ms > moment_ms)
+    }
+}
+
+/// Hears what an engine tells, until its end.
+async fn listen(output: ChildStdout, told: Arc<Mutex<Option<Told>>>, waiting: Waiting, tally: Arc<Tally>) {
+    let mut lines = BufReader::new(output).lines();
+    let mut parked = 0;
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(Said::Status(status)) => {
+                tally.add(
+                    Group::Request,
+                    "indexes that stopped",
+                    status.parked.len().saturating_sub(parked) as u64,
+                );
+                parked = status.parked.len();
+                *locked(&told) = Some(status);
+            }
+            Ok(Said::Became(number, outcome)) => {
+                let asked = locked(&waiting).remove(&number);
+                let Some((what, index, waits)) = asked else { continue };
+                tally.note(format!("{what:?} {index}, number {number}: {outcome:?}"));
+                count(what, &outcome, &tally);
+                // Not everyone waits.
+                let _ = waits.send(outcome);
+            }
+            // It was killed while it wrote this.
+            Err(_) => {}
+        }
+    }
+    *locked(&told) = None;
+    locked(&waiting).clear();
+}
+
+fn count(what: OfIndex, outcome: &Outcome, tally: &Tally) {
+    let name = match (what, outcome) {
+        (OfIndex::Reindex, Outcome::Seeded) => "reindexes completed",
+        (OfIndex::Reindex, _) => "reindexes refused or stopped",
+        (OfIndex::Verify, Outcome::Verified { .. }) => "verifications ended",
+        (OfIndex::Verify, _) => "verifications refused or interrupted",
+    };
+    tally.add(Group::Request, name, 1);
+    if let Outcome::Verified { compared, different, .. } = outcome {
+        tally.add(Group::Request, "documents verified", *compared);
+        tally.add(Group::Request, "differences found", *different);
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Group {
     Trouble,
     /// What was done to requests.
     Fault,
+    /// What was asked of an engine, and what became of it.
+    Request,
     /// What was looked at.
     Check,
 }

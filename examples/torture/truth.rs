@@ -54,7 +54,7 @@ const DOCUMENTS: [(&str, &str); 3] = [
     ),
 ];
 
-type Documents = BTreeMap<String, Json>;
+pub(crate) type Documents = BTreeMap<String, Json>;
 
 /// What [`differences`] needs in the database.
 pub(crate) fn prepare(cluster: &Cluster) -> Result<()> {
@@ -68,10 +68,9 @@ pub(crate) async fn differences(cluster: &Cluster, search: SocketAddr) -> Result
     for (index, sql) in DOCUMENTS {
         let wanted = wanted(cluster, sql)?;
         count += wanted.len();
-        let held = exchange(search, "GET", &format!("/_alias/{index}"), "").await?.json();
-        let behind = held.as_object().map_or(0, serde_json::Map::len);
-        if behind != 1 {
-            wrong.push(format!("{behind} indexes stand behind {index}: {held}"));
+        let behind = behind(search, index).await?;
+        if behind.len() != 1 {
+            wrong.push(format!("{} indexes stand behind {index}: {behind:?}", behind.len()));
         }
         compare(index, &wanted, &found(search, index).await?, &mut wrong);
     }
@@ -90,8 +89,15 @@ fn wanted(cluster: &Cluster, sql: &str) -> Result<Documents> {
     Ok(documents)
 }
 
+/// The physical indexes behind the name of an index.
+pub(crate) async fn behind(search: SocketAddr, index: &str) -> Result<Vec<String>> {
+    let answer = exchange(search, "GET", &format!("/_alias/{index}"), "").await?;
+    let held = if answer.status == 200 { answer.json() } else { Json::Null };
+    Ok(held.as_object().into_iter().flat_map(|held| held.keys().cloned()).collect())
+}
+
 /// All that an index holds; nothing where there is no such index.
-async fn found(search: SocketAddr, index: &str) -> Result<Documents> {
+pub(crate) async fn found(search: SocketAddr, index: &str) -> Result<Documents> {
     let query = json!({ "size": MOST, "track_total_hits": true, "query": { "match_all": {} } }).to_string();
     let answer = exchange(search, "POST", &format!("/{index}/_search"), &query).await?;
     if answer.status == 404 {

@@ -30,6 +30,11 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// Whether a whole request is answered as if a document of it were to blame.
+    pub(crate) fn blames_the_request(self) -> bool {
+        matches!(self, Self::Refused(400 | 413, _))
+    }
+
     /// As it is counted.
     pub(crate) fn name(self) -> &'static str {
         match self {

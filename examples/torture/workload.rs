@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::sync::RwLock;
 use tokio_postgres::{Client, NoTls};
 
+use crate::anchors;
+use crate::excuses::Excuses;
 use crate::random::Random;
 use crate::tally::{Group, Result, Tally};
 
@@ -48,13 +50,14 @@ impl Plan {
 pub(crate) type Gate = Arc<RwLock<Plan>>;
 
 /// Starts the sessions. They go on until the program ends.
-pub(crate) fn start(database: &str, seed: u64, gate: &Gate, tally: &Arc<Tally>) {
+pub(crate) fn start(database: &str, seed: u64, gate: &Gate, excuses: &Arc<Excuses>, tally: &Arc<Tally>) {
     for own in 0..SESSIONS {
         let session = Session {
             database: database.to_owned(),
             random: Random(seed ^ (own + 1).wrapping_mul(0x5851_f42d_4c95_7f2d)),
             own,
             gate: gate.clone(),
+            excuses: excuses.clone(),
             tally: tally.clone(),
         };
         tokio::spawn(session.run());
@@ -80,8 +83,10 @@ pub(crate) async fn fill(database: &str) -> Result<()> {
              INSERT INTO tags SELECT i, 'tag ' || i FROM generate_series(1, {TAGS}) i ON CONFLICT DO NOTHING;
              INSERT INTO books_tags SELECT region, sku, 1 + sku % {TAGS} FROM books ON CONFLICT DO NOTHING;
              INSERT INTO \"Notes\" SELECT 'n:' || i, i, {}, nextval('clock') FROM generate_series(1, {NOTES}) i
-                 ON CONFLICT DO NOTHING;",
-            payload(1)
+                 ON CONFLICT DO NOTHING;
+             {}",
+            payload(1),
+            anchors::rows(None)
         ))
         .await?;
     Ok(())
@@ -109,6 +114,7 @@ struct Session {
     /// The keys that leave this remainder are its own.
     own: u64,
     gate: Gate,
+    excuses: Arc<Excuses>,
     tally: Arc<Tally>,
 }
 
@@ -135,16 +141,24 @@ impl Session {
         let gate = self.gate.clone();
         let plan = gate.read().await;
         let kind = self.random.below(1_000);
-        let (name, sql) = if kind < plan.truncate_permille {
-            ("truncations", self.truncation())
+        let (name, sql, emptied) = if kind < plan.truncate_permille {
+            let (sql, emptied) = self.truncation();
+            ("truncations", sql, emptied)
         } else if kind < plan.truncate_permille + plan.large_permille {
-            ("large transactions", self.large())
+            ("large transactions", self.large(), None)
         } else {
-            ("transactions", self.small())
+            ("transactions", self.small(), None)
         };
         let ends_well = !self.random.percent(5);
         let end = if ends_well { "COMMIT" } else { "ROLLBACK" };
-        match self.statements(client, &sql, end).await {
+        if let Some(index) = emptied {
+            self.excuses.begin(index, true);
+        }
+        let done = self.statements(client, &sql, end).await;
+        if let Some(index) = emptied {
+            self.excuses.end(index);
+        }
+        match done {
             Ok(rows) if ends_well => {
                 self.tally.add(Group::Work, name, 1);
                 self.tally.add(Group::Work, "rows", rows);
@@ -363,13 +377,22 @@ impl Session {
         sql
     }
 
-    /// With rows before and behind it in the same transaction.
-    fn truncation(&mut self) -> Vec<String> {
-        let tables =
-            ["reviews", "books_tags", "tags CASCADE", "\"Notes\"", "authors", "books", "books, reviews"];
+    /// With rows before and behind it in the same transaction. Returns too which index loses its root table, whose
+    /// [anchors] are put back at once.
+    fn truncation(&mut self) -> (Vec<String>, Option<&'static str>) {
+        let (tables, emptied) = [
+            ("reviews", None),
+            ("books_tags", None),
+            ("tags CASCADE", None),
+            ("\"Notes\"", Some("notes")),
+            ("authors", Some("authors")),
+            ("books", Some("books")),
+            ("books, reviews", Some("books")),
+        ][self.random.below(7) as usize];
+        let rows = emptied.map_or_else(String::new, |index| anchors::rows(Some(index)));
         let mut sql = self.small();
-        sql.push(format!("TRUNCATE {}", self.pick(&tables)));
+        sql.push(format!("DO $$ BEGIN TRUNCATE {tables}; {rows} END $$"));
         sql.extend((0..5).flat_map(|_| self.small()));
-        sql
+        (sql, emptied)
     }
 }
