@@ -196,8 +196,8 @@ async fn start(shop: &Shop, with_rows: bool, file: &Path) -> Running {
         true => IndexDefinition::new(
             "users",
             "users",
-            "SELECT u.id, jsonb_build_object('id', u.id, 'name', u.name, 'orders',
-                 (SELECT coalesce(jsonb_agg(jsonb_build_object('id', o.id, 'amount', o.amount) ORDER BY o.id), '[]')
+            "SELECT u.id, json_build_object('id', u.id, 'name', u.name, 'orders',
+                 (SELECT coalesce(json_agg(json_build_object('id', o.id, 'amount', o.amount) ORDER BY o.id), '[]')
                   FROM orders o WHERE o.user_id = u.id))
              FROM users u WHERE u.id = ANY($1)",
         )

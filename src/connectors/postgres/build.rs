@@ -31,7 +31,7 @@ pub(super) async fn snapshot<'c>(
                     captured server, or from a physical standby of it";
         return Err(place.definition(what));
     }
-    if !visible::replayed(place, &***client, streamed, token).await? {
+    if !visible::replayed(place, client, streamed, token).await? {
         return Ok(None);
     }
     let transaction = client
@@ -42,7 +42,7 @@ pub(super) async fn snapshot<'c>(
         .await
         .map_err(place.failed("reading a snapshot"))?;
     if let Some(token) = token
-        && !visible::shown(place, &*transaction, streamed, token).await?
+        && !visible::shown(place, &transaction, streamed, token).await?
     {
         return Ok(None);
     }

@@ -265,9 +265,9 @@ impl ChangeCapture for PostgresCapture {
     ) -> Result<KeyStream, Fault> {
         if let Some(Visibility(commit)) = visibility {
             let client = self.server.client().await?;
-            let streamed = visible::streamed(&self.server.place, &**client).await?;
+            let streamed = visible::streamed(&self.server.place, &client).await?;
             // What one snapshot shows, every later one does.
-            if !visible::shown(&self.server.place, &**client, &streamed, commit).await? {
+            if !visible::shown(&self.server.place, &client, &streamed, commit).await? {
                 return Err(Fault::not_yet());
             }
         }
@@ -473,7 +473,7 @@ impl Reader {
 
     async fn forget_seen(&mut self) -> Result<(), PostgresError> {
         let client = self.server.client().await?;
-        visible::shown(&self.server.place, &**client, &self.streamed, 0).await.map(drop)
+        visible::shown(&self.server.place, &client, &self.streamed, 0).await.map(drop)
     }
 }
 

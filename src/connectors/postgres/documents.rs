@@ -60,7 +60,7 @@ impl PostgresDocuments {
         if routes.is_empty() {
             return Err(server.place.definition("no index was defined"));
         }
-        let streamed = visible::streamed(&server.place, &**client).await?;
+        let streamed = visible::streamed(&server.place, &client).await?;
         Ok(Self { server: server.clone(), routes, streamed })
     }
 

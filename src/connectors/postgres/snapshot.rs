@@ -117,7 +117,7 @@ impl Scan {
             None => (&self.first, &[][..]),
             Some(_) => (&self.next, &self.parameters[..]),
         };
-        let statement = client.prepare_typed(sql, types).await.map_err(failed())?;
+        let statement = client.prepare_typed_cached(sql, types).await.map_err(failed())?;
         let rows = client.query(&statement, &given).await.map_err(failed())?;
         let mut page = Vec::with_capacity(rows.len());
         for row in rows {

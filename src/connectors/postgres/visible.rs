@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use tokio_postgres::GenericClient;
+use deadpool_postgres::GenericClient;
 
 use super::error::{Place, PostgresError};
 
@@ -126,14 +126,11 @@ pub(super) async fn replayed(
 ) -> Result<bool, PostgresError> {
     // A commit's position is that of its record's beginning, of which the end lies behind; a resume point is an end itself.
     let Some(needed) = token.map(|commit| commit + 1).max(streamed.resumed_from()) else { return Ok(true) };
-    let row = client
-        .query_one(
-            "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
-                 THEN (pg_catalog.pg_last_wal_replay_lsn() - '0/0')::int8 END",
-            &[],
-        )
-        .await
-        .map_err(place.failed("asking how far the standby is"))?;
+    let failed = || place.failed("asking how far the standby is");
+    let asked = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
+        THEN (pg_catalog.pg_last_wal_replay_lsn() - '0/0')::int8 END";
+    let statement = client.prepare_cached(asked).await.map_err(failed())?;
+    let row = client.query_one(&statement, &[]).await.map_err(failed())?;
     Ok(row.get::<_, Option<i64>>(0).is_none_or(|replayed| replayed.cast_unsigned() >= needed))
 }
 
@@ -144,10 +141,10 @@ pub(super) async fn shown(
     streamed: &Streamed,
     token: u64,
 ) -> Result<bool, PostgresError> {
-    let row = client
-        .query_one("SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_is_in_recovery()", &[])
-        .await
-        .map_err(place.failed("reading a snapshot"))?;
+    let failed = || place.failed("reading a snapshot");
+    let asked = "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_is_in_recovery()";
+    let statement = client.prepare_cached(asked).await.map_err(failed())?;
+    let row = client.query_one(&statement, &[]).await.map_err(failed())?;
     // The snapshot of a standby does not tell which transactions are open: what it has replayed decided before.
     if row.get(1) {
         return Ok(true);
