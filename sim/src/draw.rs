@@ -116,6 +116,7 @@ pub fn draw(seed: u64) -> (Plan, Options) {
     if !faults.is_empty() && source.scan_lag_us > 0 {
         faults.extend(situations::reopenings(&mut Random::new(seed, "reopenings")));
     }
+    faults.retain(|fault| fault.at.point.only_side().is_none_or(|side| side == fault.at.moment));
     let plan = Plan {
         title: format!("seed {seed}"),
         seed,

@@ -91,13 +91,19 @@ pub fn swarm(seeds: Range<u64>, jobs: usize, progress: impl Fn(String) + Sync) -
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..jobs {
+        for _ in 0..at_once(&seeds, jobs) {
             scope.spawn(work);
         }
     });
     let mut swarm = swarm.into_inner().unwrap_or_else(PoisonError::into_inner);
     swarm.seconds = began.elapsed().as_secs_f64();
     swarm
+}
+
+/// No more than there are seeds.
+fn at_once(seeds: &Range<u64>, jobs: usize) -> usize {
+    let count = seeds.end.saturating_sub(seeds.start);
+    jobs.min(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// The first of these seeds that breaks a promise, and how. `progress` is given a line to overwrite the last one with.
@@ -125,7 +131,7 @@ pub fn first(seeds: Range<u64>, jobs: usize, progress: impl Fn(String) + Sync) -
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..jobs {
+        for _ in 0..at_once(&seeds, jobs) {
             scope.spawn(work);
         }
     });

@@ -95,7 +95,7 @@ fn a_plan_that_contradicts_itself_is_refused() {
     let mut plan = draw(0).0;
     plan.schema.indexes[0].root = "nothing".to_owned();
     let failure = simulate(&plan).unwrap_err();
-    assert_eq!(failure.what, "the schema has no table `nothing`");
+    assert_eq!(failure.what, "schema: the schema has no table `nothing`");
 }
 
 /// What is wrong with a plan that someone wrote is said before it is run, with its place.
@@ -135,12 +135,31 @@ fn a_plan_that_names_what_there_is_not_is_refused() {
             "\"skips\": true, \"parks\": true",
             "`books` can either skip or park",
         ),
-        ("\"rows\"", "\"engine\": { \"builds\": 0 }, \"rows\"", "engine: `limits.builds` is 0"),
+        ("\"rows\"", "\"engine\": { \"builds\": 0 }, \"rows\"", "`engine.builds` is 0"),
+        (
+            "\"flush\"",
+            "\"sync\"",
+            "faults[0]: nothing comes `after` that point, but `before` it: reindex sync",
+        ),
+        (
+            "\"root\": \"books\", \"children\": [\"reviews\"]",
+            "\"root\": \"books\", \"children\": [\"books\"]",
+            "schema: ",
+        ),
         ("\"rows\"", "\"network\": { \"lost_ppm\": 2000000 }, \"rows\"", "network.lost_ppm"),
         ("\"rows\"", "\"row\": 1, \"rows\"", "unknown field `row`"),
     ] {
         assert!(plan.contains(from), "{from}");
         let found = Plan::parse(&plan.replacen(from, to, 1)).unwrap_err();
+        assert!(found.contains(error), "`{found}` does not say `{error}`");
+    }
+    for (text, error) in [
+        ("", "it is empty"),
+        ("[]", "a plan is a JSON object"),
+        ("no plan", "a plan is a JSON object"),
+        ("{}", "there is no index"),
+    ] {
+        let found = Plan::parse(text).unwrap_err();
         assert!(found.contains(error), "`{found}` does not say `{error}`");
     }
 }

@@ -18,9 +18,11 @@ pub(super) fn keep(plan: &Plan, line: Option<String>) -> String {
     }
 }
 
-/// A file among the failures, as seen from where the program was started.
+/// A file among the failures, as seen from where the program was started. What fails with a planted bug awake is named for
+/// that too.
 pub(super) fn place(name: &str) -> PathBuf {
-    let path = planted::package().join("failures").join(name);
+    let bug = planted::chosen().map_or_else(String::new, |bug| format!("{bug}--"));
+    let path = planted::package().join("failures").join(bug + name);
     let here = std::env::current_dir().ok();
     let relative = here.and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()));
     relative.unwrap_or(path)

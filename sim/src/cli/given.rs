@@ -40,6 +40,10 @@ impl Given {
 
 /// Errors: the file, and why it holds no plan.
 pub(super) fn read(path: &Path) -> Result<Plan, String> {
-    let text = fs::read_to_string(path).map_err(|error| error.to_string());
-    text.and_then(|text| Plan::parse(&text)).map_err(|error| format!("{}: {error}", path.display()))
+    let name = path.display();
+    let text = fs::read_to_string(path).map_err(|error| match name.to_string().parse::<u64>() {
+        Ok(seed) => format!("{name}: {error}; seed {seed} is given as --seed {seed}"),
+        Err(_) => format!("{name}: {error}"),
+    })?;
+    Plan::parse(&text).map_err(|error| format!("{name}: {error}"))
 }

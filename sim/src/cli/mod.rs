@@ -28,7 +28,8 @@ The simulation of Syncline.
 
   cargo sim -- run --seed N               one seed, with its options and everything that happens
   cargo sim -- swarm --seeds A..B [--jobs J]
-                                          many, with a table of what they met; 1,000 and more must meet every mark
+                                          many, with a table of what they met; 1,000 and more must meet every mark.
+                                          From A up to B, which is left out; as many at a time as there are cores
   cargo sim -- replay PLAN.json           a plan from a file
   cargo sim -- kill-points [PLAN.json] [--pairs all|none|N] [--jobs J]
                                           the engine killed at every point of a plan, or of all in sim/plans/kill/,
@@ -39,7 +40,7 @@ The simulation of Syncline.
                                           a plan, or --seed N, as a picture: a lane for each stage, time to the right
   cargo sim -- plan --seed N              the plan of a seed, to be edited
   cargo sim -- meta --seeds A..B          each seed twice: the traces must be the same, byte for byte
-  cargo sim -- first --seeds A..B         the first seed that fails
+  cargo sim -- first --seeds A..B         the first seed that fails, its check, and how, between tabs
   cargo sim -- planted [--list] [--bug NAME] [--seeds A..B]
                                           how many seeds it takes to find each planted bug
   cargo sim -- ... --bug NAME             any of the other commands, while this bug is awake
@@ -64,7 +65,8 @@ struct Args {
 /// Does what the arguments say.
 #[must_use]
 pub fn main() -> ExitCode {
-    match parse(std::env::args_os().skip(1)).map_err(|error| format!("{error}\n\n{USAGE}")).and_then(perform)
+    let args = parse(std::env::args_os().skip(1));
+    match args.map_err(|error| format!("{error}; `cargo sim` alone tells what can be said")).and_then(perform)
     {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -101,11 +103,12 @@ fn perform(args: Args) -> Result<bool, String> {
             Ok(true)
         }
         "planted" => planted::planted(&args),
-        other => Err(format!("there is no command `{other}`\n\n{USAGE}")),
+        other => Err(format!("there is no command `{other}`; `cargo sim` alone lists them")),
     }
 }
 
-fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, lexopt::Error> {
+/// Errors: the argument that says nothing, by the name of its option.
+fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
     use lexopt::Arg::{Long, Short, Value};
     let mut parser = lexopt::Parser::from_args(args);
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -121,29 +124,54 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, lexopt::Error> {
         out: None,
         svg: None,
     };
-    while let Some(arg) = parser.next()? {
+    let told = |error: lexopt::Error| error.to_string();
+    while let Some(arg) = parser.next().map_err(told)? {
         match arg {
-            Long("seed") => args.seed = Some(parser.value()?.parse()?),
-            Long("seeds") => args.seeds = parser.value()?.parse_with(range)?,
-            Long("jobs") => args.jobs = parser.value()?.parse()?,
-            Long("bug") => args.bug = Some(parser.value()?.string()?),
             Long("list") => args.list = true,
-            Long("pairs") => args.pairs = parser.value()?.parse_with(pairs)?,
-            Long("out") => args.out = Some(PathBuf::from(parser.value()?)),
-            Long("svg") => args.svg = Some(PathBuf::from(parser.value()?)),
             Long("help") | Short('h') => return Ok(Args { command: None, ..args }),
-            Value(value) if args.command.is_none() => args.command = Some(value.string()?),
+            Value(value) if args.command.is_none() => args.command = Some(value.string().map_err(told)?),
             Value(value) if args.path.is_none() => args.path = Some(PathBuf::from(value)),
-            other => return Err(other.unexpected()),
+            Long(option) => {
+                let option = option.to_owned();
+                let value = parser.value().map_err(told)?;
+                set(&mut args, &option, value).map_err(|error| format!("--{option}: {error}"))?;
+            }
+            other => return Err(other.unexpected().to_string()),
         }
     }
     Ok(args)
 }
 
+fn set(args: &mut Args, option: &str, value: OsString) -> Result<(), String> {
+    let text = value.to_string_lossy().into_owned();
+    match option {
+        "seed" => args.seed = Some(number(&text)?),
+        "seeds" => args.seeds = range(&text)?,
+        "jobs" => {
+            let jobs = usize::try_from(number(&text)?).ok().filter(|jobs| *jobs > 0);
+            args.jobs = jobs.ok_or("at least one runs at a time")?;
+        }
+        "bug" => args.bug = Some(text),
+        "pairs" => args.pairs = pairs(&text)?,
+        "out" => args.out = Some(PathBuf::from(value)),
+        "svg" => args.svg = Some(PathBuf::from(value)),
+        _ => return Err("there is no such option".to_owned()),
+    }
+    Ok(())
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("a number is needed, and `{text}` is none"))
+}
+
 fn range(text: &str) -> Result<Range<u64>, String> {
-    let (from, to) = text.split_once("..").ok_or("seeds are given as A..B")?;
-    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("`{text}`: {error}"));
-    Ok(number(from)?..number(to)?)
+    let (from, to) =
+        text.split_once("..").ok_or("seeds are given as A..B, from A up to B, which is left out")?;
+    let seeds = number(from)?..number(to)?;
+    match seeds.is_empty() {
+        true => Err(format!("there is no seed in {text}: A..B is from A up to B, which is left out")),
+        false => Ok(seeds),
+    }
 }
 
 fn pairs(text: &str) -> Result<Pairs, String> {

@@ -30,7 +30,7 @@ pub(super) fn planted(args: &Args) -> Result<bool, String> {
         }
         return Ok(true);
     }
-    let copy = Copy::make()?;
+    let copy = make()?;
     if !is_the_same(&copy)? {
         return Ok(false);
     }
@@ -64,6 +64,11 @@ pub(super) fn planted(args: &Args) -> Result<bool, String> {
     Ok(missed == 0)
 }
 
+fn make() -> Result<Copy, String> {
+    eprintln!("building the copy with the planted bugs, where it is not: that takes a minute");
+    Copy::make()
+}
+
 /// Whether the copy does what the original does, while no bug is awake.
 fn is_the_same(copy: &Copy) -> Result<bool, String> {
     let same = hunt::traces_of(copy, &(0..SAME))? == hunt::traces(0..SAME);
@@ -76,7 +81,7 @@ fn is_the_same(copy: &Copy) -> Result<bool, String> {
 /// The first of some seeds that breaks a promise, in a line: the seed, the check and the failure, between tabs.
 pub(super) fn first(seeds: Range<u64>, jobs: usize) -> bool {
     let show = std::io::stderr().is_terminal();
-    let found = swarm::first(seeds, jobs.max(1), |line| {
+    let found = swarm::first(seeds, jobs, |line| {
         if show {
             eprint!("{line}");
         }
@@ -96,12 +101,14 @@ pub(super) fn divert(bug: &str) -> Result<ExitStatus, String> {
         return Err("a bug is chosen before the copy runs".to_owned());
     }
     if !bugs()?.iter().any(|known| known.name == bug) {
-        return Err(format!("there is no planted bug `{bug}`"));
+        return Err(format!(
+            "there is no planted bug `{bug}`; `cargo sim -- planted --list` tells which there are"
+        ));
     }
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "--bug") {
         arguments.drain(at..arguments.len().min(at + 2));
     }
-    let copy = Copy::make()?;
+    let copy = make()?;
     copy.command(Some(bug), &arguments).status().map_err(|error| format!("the copy does not run: {error}"))
 }

@@ -14,7 +14,7 @@ use crate::shrink::{Size, shrink};
 /// plan that holds, or a file that cannot be written.
 pub(super) fn run(given: &Given, out: Option<PathBuf>) -> Result<bool, String> {
     let Err(failure) = simulate(&given.plan) else {
-        return Err(format!("{} holds: there is nothing to reduce", given.plan.title));
+        return Err(format!("it holds, so that there is nothing to reduce: {}", given.line()));
     };
     let check = failure.check;
     println!("{failure}\n  from {}", Size::of(&given.plan));

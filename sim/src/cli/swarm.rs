@@ -20,7 +20,7 @@ pub(super) fn swarm(seeds: Range<u64>, jobs: usize) -> bool {
             eprint!("{line}");
         }
     };
-    let swarm = swarm::swarm(seeds, jobs.max(1), progress);
+    let swarm = swarm::swarm(seeds, jobs, progress);
     if show {
         eprintln!();
     }

@@ -38,7 +38,10 @@ impl Plan {
                 }
             }
         }
-        let shape = Shape::new(&self.schema)?;
+        let shape = Shape::new(&self.schema).map_err(|error| format!("schema: {error}"))?;
+        if self.schema.indexes.is_empty() {
+            return Err("schema: there is no index, so that nothing could be checked".to_owned());
+        }
         if let Some(table) = (0..shape.tables()).find(|table| shape.needs_before(*table))
             && !self.source.before_images
         {
@@ -84,7 +87,8 @@ impl Plan {
         for (at, fault) in self.faults.iter().enumerate() {
             self.check_act(fault.at, &fault.act).map_err(|error| format!("faults[{at}]: {error}"))?;
         }
-        self.config().check().map_err(|error| format!("engine: {error}"))
+        let named = |error: String| error.replace("`batch.", "`engine.").replace("`limits.", "`engine.");
+        self.config().check().map_err(|error| named(error.to_string()))
     }
 
     fn check_statement(&self, statement: &Statement) -> Result<(), String> {
@@ -126,9 +130,14 @@ impl Plan {
 
     fn check_act(&self, at: At, act: &Act) -> Result<(), String> {
         let place = || format!("{} {:?}", act.name(at.moment), at.point).to_lowercase();
+        if let Some(side) = at.point.only_side().filter(|side| *side != at.moment) {
+            let said = |moment: Moment| format!("{moment:?}").to_lowercase();
+            let (wrong, right) = (said(at.moment), said(side));
+            return Err(format!("nothing comes `{wrong}` that point, but `{right}` it: {}", place()));
+        }
         match act {
             Act::Fail { .. } | Act::Lose | Act::Hold { .. } if !at.point.is_request() => {
-                Err(format!("nothing is asked there: {}", place()))
+                Err(format!("nothing is asked at that point, and nothing answered: {}", place()))
             }
             Act::Throttle { one_in: 0 } => Err("one in 0 documents cannot be throttled".to_owned()),
             Act::Throttle { .. } if (at.point, at.moment) != (Point::Flush, Moment::Before) => {

@@ -506,6 +506,16 @@ pub enum Node {
 }
 
 impl Point {
+    /// The only side of it that a run comes to, where there is but one.
+    #[must_use]
+    pub fn only_side(self) -> Option<Moment> {
+        match self {
+            Self::Poll | Self::Sync | Self::Refuse | Self::End => Some(Moment::Before),
+            Self::Retry => Some(Moment::After),
+            _ => None,
+        }
+    }
+
     /// Whether a request comes to a node there, which can be failed, lost or held.
     #[must_use]
     pub fn is_request(self) -> bool {

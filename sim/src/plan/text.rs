@@ -12,6 +12,10 @@ const COLUMNS: usize = 110;
 impl Plan {
     /// The plan that a text holds. Errors: where the text is none, or what of it cannot be run, and why.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if !text.trim_start().starts_with('{') {
+            let what = if text.trim().is_empty() { "it is empty" } else { "it is none" };
+            return Err(format!("{what}; a plan is a JSON object"));
+        }
         let plan: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         plan.check()?;
         Ok(plan)
