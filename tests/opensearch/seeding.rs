@@ -1,9 +1,10 @@
 //! Markers and cursors, and the physical indexes that they hold for.
 
+use syncline::change::Operation;
 use syncline::connectors::opensearch::OpenSearchSink;
-use syncline::document::Epoch;
+use syncline::document::{Epoch, Version};
 use syncline::error::FaultKind;
-use syncline::ports::{FieldKind, SeedState, Sink as _};
+use syncline::ports::{FieldKind, Quarantine as _, QuarantinedDocument, SeedState, Sink as _};
 use syncline::row::Key;
 
 use crate::servers::Server;
@@ -18,6 +19,16 @@ crate::on_both! {
     what_others_have_put_under_the_name_is_not_touched
     a_state_that_is_lost_has_everything_seeded_again
     two_sinks_with_their_own_prefixes_keep_apart
+}
+
+fn refused(epoch: Epoch) -> QuarantinedDocument {
+    QuarantinedDocument {
+        id: id("books", 1),
+        operation: Operation::Upsert,
+        reason: "odd".into(),
+        attempts: 1,
+        version: Version { epoch, build: 2 },
+    }
 }
 
 async fn again(server: &Server) -> (OpenSearchSink, Epoch) {
@@ -166,6 +177,7 @@ async fn a_state_that_is_lost_has_everything_seeded_again(server: Server) {
     sink.ensure_index(&books()).await.unwrap();
     flush(&sink, [put(id("books", 1), &v(1), (run, 1))]).await;
     sink.mark_seeded(&index("books"), &seed("s", "d")).await.unwrap();
+    sink.quarantine().record(&[refused(run)]).await.unwrap();
     ask(server.address, "DELETE", "/syncline-state").await;
     let fault = sink.mark_seeded(&index("books"), &seed("s", "d")).await.unwrap_err();
     assert!(fault.message().contains("`syncline-state` was removed during the run"), "{fault}");
@@ -177,6 +189,10 @@ async fn a_state_that_is_lost_has_everything_seeded_again(server: Server) {
     flush(&sink, [put(id("books", 1), &v(2), (run, 1))]).await;
     assert_eq!(values(server.address, "books").await, [("1".into(), 2)]);
     assert_eq!(indexes(server.address, "books").await.len(), 1);
+    // Nor a record, which would be newer than every one to come.
+    assert_eq!(sink.quarantine().load().await.unwrap(), []);
+    sink.quarantine().record(&[refused(run)]).await.unwrap();
+    assert_eq!(sink.quarantine().load().await.unwrap().len(), 1);
 }
 
 async fn two_sinks_with_their_own_prefixes_keep_apart(server: Server) {

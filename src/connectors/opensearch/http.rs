@@ -152,6 +152,9 @@ impl Http {
     }
 }
 
+/// How long it is waited before an index is removed again of which a snapshot is being taken: that takes minutes.
+const SNAPSHOT_DELAY: Duration = Duration::from_secs(30);
+
 impl Answer {
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
@@ -173,18 +176,20 @@ impl Answer {
             .map_err(|error| Fault::transient(format!("{doing}: the answer is malformed: {error}")))
     }
 
-    /// What it means for the engine that the server did not do it: 429 and every 5xx are trouble of the moment, 413 is for
-    /// the documents to answer for, everything else ends the run.
+    /// What it means for the engine that the server did not do it: 429 and every 5xx are trouble of the moment, as is an index
+    /// that cannot be removed while a snapshot of it is taken; 413 is for the documents to answer for, everything else ends the run.
     pub(super) fn fault(&self, doing: &str) -> Fault {
         let refusal = self.refusal();
         let kind = match self.status {
             408 | 425 | 429 | 500..=599 => FaultKind::Transient,
             403 if refusal.kind == "cluster_block_exception" => FaultKind::Transient,
+            400 if refusal.is_of_a_snapshot() => FaultKind::Transient,
             413 => FaultKind::Content,
             _ => FaultKind::Fatal,
         };
         let fault = Fault::new(kind, format!("{doing}: the server answered {}: {refusal}", self.status));
-        match self.retry_after {
+        let delay = self.retry_after.or_else(|| refusal.is_of_a_snapshot().then_some(SNAPSHOT_DELAY));
+        match delay {
             Some(delay) if kind == FaultKind::Transient => fault.with_retry_after(delay),
             _ => fault,
         }

@@ -127,14 +127,16 @@ pub(super) async fn expose(
     let found = entry.found().physical;
     let doing = format!("putting index `{found}` behind `{alias}`");
     let mut last = None;
-    for _ in 0..ATTEMPTS {
+    'attempts: for _ in 0..ATTEMPTS {
         let held = behind(http, alias).await?;
         let mut actions = Vec::new();
         for held in held.iter().filter(|held| **held != found) {
             if *held == entry.physical {
                 actions.push(json!({ "remove": { "index": held, "alias": alias } }));
             } else {
-                check_owner(http, alias, held, owner).await?;
+                if !is_own(http, alias, held, owner).await? {
+                    continue 'attempts;
+                }
                 actions.push(json!({ "remove_index": { "index": held } }));
             }
         }
@@ -160,8 +162,8 @@ pub(super) async fn expose(
         }
         match move_aliases(http, actions, &doing).await {
             Ok(()) => return Ok(()),
-            // Something that was there a moment ago is not any more: a request of an attempt that was given up has come in
-            // between. It is looked at again.
+            // As where an index is gone that was behind the alias a moment ago, a request of an attempt that was given up
+            // has come in between. It is looked at again.
             Err((404, fault)) => last = Some(fault),
             Err((_, fault)) => return Err(fault),
         }
@@ -170,10 +172,11 @@ pub(super) async fn expose(
     Err(fault.with_kind(FaultKind::Transient))
 }
 
-/// Errors: fatal, where an index was not created by this sink.
-async fn check_owner(http: &Http, alias: &str, index: &str, owner: &str) -> Result<(), Fault> {
-    let whose = match owner_of(http, index).await? {
-        Some(found) if found == owner => return Ok(()),
+/// Whether there is such an index still. Errors: fatal, where it was not created by this sink.
+async fn is_own(http: &Http, alias: &str, index: &str, owner: &str) -> Result<bool, Fault> {
+    let Some(found) = mappings(http, index).await?.remove(index) else { return Ok(false) };
+    let whose = match found.owner() {
+        Some(found) if found == owner => return Ok(true),
         Some(other) => format!("the sink with the prefix `{other}` has created"),
         None => "this sink has not created".to_owned(),
     };
@@ -195,8 +198,9 @@ pub(super) async fn fence(http: &Http, physical: &str, epoch: Epoch) -> Result<(
     }
 }
 
-/// What gives this run alone the right to write to an index, where it has it not: nothing that lands late gives it back to
-/// a run that was followed by another.
+/// What gives this run alone the right to write to an index, where it has it not. A server that skips the removal of what is
+/// gone, as some do, may give it back to a run that was followed by another where the request lands late: versions still hold
+/// back what that run would write.
 fn fencing(physical: &str, writers: &[Epoch], epoch: Epoch) -> impl Iterator<Item = Json> {
     let of = move |run: Epoch| json!({ "index": physical, "alias": write_alias(physical, run) });
     let earlier = writers.iter().filter(move |writer| **writer < epoch);
@@ -281,8 +285,11 @@ pub(super) async fn sweep(
         if left && created < epoch {
             tracing::info!(%index, "removing an index that an earlier run has left");
             let answer = http.ask(Method::DELETE, &segment(&index), Body::None).await?;
-            if answer.status != 404 {
-                answer.done(&format!("removing index `{index}`"))?;
+            // Whatever hinders it now, the next start comes by again.
+            if answer.status != 404
+                && let Err(fault) = answer.done(&format!("removing index `{index}`"))
+            {
+                tracing::warn!(%index, %fault, "an index that an earlier run has left stays");
             }
         }
     }

@@ -149,12 +149,11 @@ impl Shared {
             let Some(known) = run.known(&index) else { continue };
             // What is written from here on is refreshed the next time.
             locked(&run.written).remove(&index);
+            let mut refreshing = Refreshing { run, index: Some(index.clone()) };
             for target in known.searched.iter().chain([&known.target]) {
-                if let Err(fault) = self.refresh_one(&index, target).await {
-                    locked(&run.written).insert(index);
-                    return Err(fault);
-                }
+                self.refresh_one(&index, target).await?;
             }
+            refreshing.index = None;
         }
         Ok(())
     }
@@ -167,6 +166,18 @@ impl Shared {
             return Ok(());
         }
         answer.done(&format!("refreshing index `{index}`")).map(drop)
+    }
+}
+
+/// An index that is not refreshed yet: it is to be refreshed the next time where this is given up.
+struct Refreshing<'r> {
+    run: &'r Run,
+    index: Option<IndexName>,
+}
+
+impl Drop for Refreshing<'_> {
+    fn drop(&mut self) {
+        locked(&self.run.written).extend(self.index.take());
     }
 }
 

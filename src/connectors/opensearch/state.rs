@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::http::{Answer, Body, Http, segment};
-use super::layout::{STATE, own};
+use super::layout::{QUARANTINE, STATE, own};
 use crate::document::{Epoch, decode_key, encode_key};
 use crate::error::Fault;
 use crate::name::StreamId;
@@ -133,6 +133,7 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) index: String,
+    quarantine: String,
 }
 
 /// What a document is replaced under.
@@ -154,7 +155,7 @@ struct Found {
 
 impl Store {
     pub(super) fn new(owner: &str) -> Self {
-        Self { index: own(owner, STATE) }
+        Self { index: own(owner, STATE), quarantine: own(owner, QUARANTINE) }
     }
 
     /// The document, as the current run finds it. Errors: fatal, where another run has begun, or it is gone.
@@ -187,6 +188,7 @@ impl Store {
         for _ in 0..ATTEMPTS {
             let (state, place) = self.load(http).await?.unzip();
             if state.is_none() {
+                self.forget_quarantine(http).await?;
                 self.create(http).await?;
             }
             let mut state = state.unwrap_or(State { format: FORMAT, epoch: 0, indexes: BTreeMap::new() });
@@ -202,6 +204,16 @@ impl Store {
             }
         }
         Err(self.contended())
+    }
+
+    /// Removes the records of a count of epochs that was lost: they would be newer than all that is recorded from now on. What
+    /// they were of is seeded again, and recorded again where it fails again.
+    async fn forget_quarantine(&self, http: &Http) -> Result<(), Fault> {
+        let answer = http.ask(Method::DELETE, &segment(&self.quarantine), Body::None).await?;
+        match answer.status {
+            404 => Ok(()),
+            _ => answer.done("removing the quarantine of a state that is gone").map(drop),
+        }
     }
 
     fn contended(&self) -> Fault {

@@ -53,6 +53,12 @@ impl Refusal {
         }
     }
 
+    /// Whether an index cannot be removed or closed because a snapshot of it is being taken.
+    #[must_use]
+    pub fn is_of_a_snapshot(&self) -> bool {
+        self.kind == "snapshot_in_progress_exception"
+    }
+
     pub(super) fn of(cause: &Cause) -> Self {
         let mut refusal = Self::default();
         let mut parts: Vec<&str> = Vec::new();
