@@ -215,7 +215,7 @@ async fn a_refused_credential_ends_the_run() {
     assert!(fault.message().contains(reason), "{fault}");
 }
 
-/// `require_alias` came with Elasticsearch 7.10 (<https://github.com/elastic/elasticsearch/pull/66266>); what a server does not
+/// `require_alias` came with Elasticsearch 7.10 (<https://github.com/elastic/elasticsearch/pull/58917>); what a server does not
 /// know it refuses in the words of <https://github.com/elastic/elasticsearch/issues/21804>.
 #[tokio::test]
 async fn a_server_that_is_too_old_is_no_documents_fault() {

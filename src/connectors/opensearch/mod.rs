@@ -89,7 +89,7 @@
 //! The epoch, and for each index the physical index with its UUID, its seeded marker or cursor, and the physical index that is
 //! searched where it is another, stand in one document of the index `<prefix>-state`, which is only replaced if nobody has replaced it since it was read (`if_seq_no`). A marker
 //! holds for its stream, its definition and its physical index alone. Without that document everything is seeded again, and
-//! nothing is kept.
+//! nothing is kept: the records of the quarantine are removed, since they are of epochs that are counted anew.
 //!
 //! # Late writes
 //!
@@ -102,12 +102,15 @@
 //! A run writes through an alias of its own to each physical index, `<physical>-e<epoch>`, and the beginning of the next one takes it away, so that
 //! requests of earlier runs that arrive from then on are refused (`require_alias`), and the run that sends them ends. What
 //! the server had already taken up at that moment may still be applied: so
-//! [`refuses_older_epochs`](crate::ports::Guarantees::refuses_older_epochs) is not promised. A deletion by an earlier run makes
-//! the server create an empty index of the alias's name; the next start removes it.
+//! [`refuses_older_epochs`](crate::ports::Guarantees::refuses_older_epochs) is not promised. A server that skips the removal of an alias that is gone may also give it back to an earlier
+//! run, where the beginning of a run in between lands late: its versions are older all the same. A deletion through an alias that is gone makes
+//! the server create an index of the alias's name, and ends the run that sent it; the next start removes that index, where the
+//! engine's builder describes the documents of what it was of.
 //!
 //! Clearing and rebuilding start another physical index. Whatever was sent before reaches what is removed, or what is kept and
 //! has the same versions. A late step of an interrupted clear or rebuild is refused, or leaves an index that nobody names and
-//! the next start removes.
+//! the next start removes, as above. While a snapshot of an index is taken the server refuses to remove it: the step is tried again, every half a
+//! minute for as many times as the engine's retry policy has it, and what is left over is removed by a later start.
 //!
 //! # What is verified
 //!
