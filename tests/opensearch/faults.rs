@@ -18,6 +18,7 @@ crate::on_both! {
     a_request_that_is_too_large_is_halved_until_the_document_stands_alone
     faults_of_every_other_call_are_transient_and_the_call_can_be_repeated
     a_refresh_that_fails_is_made_up_for
+    a_refresh_that_was_given_up_is_made_up_for
 }
 
 fn three(run: syncline::document::Epoch, build: u64) -> [syncline::document::Write<String>; 3] {
@@ -216,5 +217,21 @@ async fn a_refresh_that_fails_is_made_up_for(server: Server) {
     assert_eq!(sink.caught_up().await.unwrap_err().kind(), FaultKind::Transient);
     sink.caught_up().await.unwrap();
     assert_eq!(values(server.address, "books").await.len(), 3);
+    proxy.all_used();
+}
+
+async fn a_refresh_that_was_given_up_is_made_up_for(server: Server) {
+    let proxy = Proxy::start(Some(server.address)).await;
+    let (sink, run) = begun(builder(&proxy.url())).await;
+    let late = proxy.late("POST", "_refresh");
+    let written = three(run, 1);
+    tokio::select! {
+        biased;
+        () = late.caught() => {}
+        _ = try_flush(&sink, written) => panic!("it was answered"),
+    }
+    proxy.on("POST", "_refresh", 1, Fault::Answer(Response::new(503, "busy")));
+    assert_eq!(sink.caught_up().await.unwrap_err().kind(), FaultKind::Transient);
+    sink.caught_up().await.unwrap();
     proxy.all_used();
 }

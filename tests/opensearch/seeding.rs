@@ -7,9 +7,10 @@ use syncline::error::FaultKind;
 use syncline::ports::{FieldKind, Quarantine as _, QuarantinedDocument, SeedState, Sink as _};
 use syncline::row::Key;
 
+use crate::proxy::{Fault, Proxy};
 use crate::servers::Server;
 use crate::support::*;
-use crate::wire::exchange;
+use crate::wire::{Response, exchange};
 
 crate::on_both! {
     markers_and_cursors_hold_for_their_stream_and_definition_across_runs
@@ -139,6 +140,17 @@ async fn what_an_interrupted_run_has_left_is_completed_and_swept(server: Server)
     exchange(server.address, "PUT", &format!("/{foreign}"), "{}").await.unwrap();
     let remove = format!(r#"{{"actions":[{{"remove":{{"index":"{current}","alias":"books"}}}}]}}"#);
     assert_eq!(exchange(server.address, "POST", "/_aliases", &remove).await.unwrap().status, 200);
+    // A start that cannot remove something leaves it to the next.
+    let proxy = Proxy::start(Some(server.address)).await;
+    proxy.on(
+        "DELETE",
+        &format!("/{orphan}"),
+        1,
+        Fault::Answer(Response::new(400, "a snapshot is being taken")),
+    );
+    begun(builder(&proxy.url())).await;
+    proxy.all_used();
+    assert!(indexes(server.address, "books").await.contains(&orphan));
     let (sink, run) = again(&server).await;
     assert_eq!(physical(server.address, "books").await, current);
     let mut left = vec![current.as_str(), "books-archive", foreign.as_str()];
