@@ -144,7 +144,7 @@ async fn what_an_interrupted_run_has_left_is_completed_and_swept(server: Server)
     let proxy = Proxy::start(Some(server.address)).await;
     proxy.on(
         "DELETE",
-        &format!("/{orphan}"),
+        format!("/{orphan}"),
         1,
         Fault::Answer(Response::new(400, "a snapshot is being taken")),
     );
