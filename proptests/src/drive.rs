@@ -136,6 +136,7 @@ impl Drive {
             Op::FailCapture(kind) => self.fail_capture(kind),
             Op::LoseStream => {
                 self.mark("stream lost");
+                self.owed.on_lost(self.model.changed());
                 self.model.lose_stream();
                 self.fail_capture(Kind::Transient);
             }

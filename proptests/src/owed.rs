@@ -39,6 +39,8 @@ pub struct Owed {
     checkpoints: Vec<(u64, Position)>,
     safe: Option<Position>,
     quarantined: BTreeSet<DocumentId>,
+    /// What a stream touched that is lost, while the run does not know that it is.
+    lost: BTreeSet<DocumentId>,
     compared: BTreeMap<IndexName, Compared>,
 }
 
@@ -100,9 +102,20 @@ impl Owed {
         self.rebuilt.clear();
         self.parking.clear();
         self.parked.clear();
+        self.lost.clear();
         for id in core::mem::take(&mut self.stopped) {
             self.flying.remove(&id);
         }
+    }
+
+    /// The stream is lost, which the run does not know yet. It goes on with what it has of it: changes of these documents.
+    pub fn on_lost(&mut self, touched: BTreeSet<DocumentId>) {
+        self.lost.extend(touched);
+    }
+
+    /// Whether a stream that is lost has touched a document, and may be what the run goes by.
+    pub fn is_lost(&self, id: &DocumentId) -> bool {
+        self.lost.contains(id)
     }
 
     /// Someone asks for an index to be seeded anew.
@@ -381,8 +394,8 @@ impl Owed {
         let (safe, empty) =
             (self.safe, (&self.empty, &self.rebuilt, &self.anew, &self.parking, &self.parked, &self.stopped));
         format!(
-            "{unresolved:?} {answered:?} {waiting:?} {flying:?} {truncations:?} {empty:?} {later:?} {safe:?} {:?} {:?}",
-            self.quarantined, self.compared
+            "{unresolved:?} {answered:?} {waiting:?} {flying:?} {truncations:?} {empty:?} {later:?} {safe:?} {:?} {:?} {:?}",
+            self.quarantined, self.lost, self.compared
         )
     }
 }

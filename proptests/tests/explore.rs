@@ -31,7 +31,7 @@ fn world_2_failures() {
 
 #[test]
 fn world_3_a_backfill_beside_live_changes() {
-    explore(Search::new, worlds::BACKFILL);
+    explore(Search::new, worlds::BACKFILL_TWO);
 }
 
 #[test]
@@ -74,9 +74,7 @@ fn world_8_a_verification_with_a_failure() {
 fn equal_views_behave_alike() {
     let proving = |world| Search::new(world).proving();
     explore(proving, worlds::TRANSACTIONS);
-    explore(proving, worlds::FAILURES_SMALL);
     explore(proving, worlds::DRAIN);
-    explore(proving, worlds::BACKFILL_SMALL);
     explore(proving, worlds::TRUNCATION_SMALL);
     explore(proving, worlds::PARKING);
     explore(proving, worlds::VERIFICATION);
@@ -90,6 +88,20 @@ mod larger {
     #[ignore = "takes minutes"]
     fn world_2_failures_of_two_transactions() {
         explore(Search::new, worlds::FAILURES);
+    }
+
+    #[test]
+    #[ignore = "takes minutes"]
+    fn equal_views_behave_alike_in_larger_worlds() {
+        let proving = |world| Search::new(world).proving();
+        explore(proving, worlds::FAILURES_SMALL);
+        explore(proving, worlds::BACKFILL_SMALL);
+    }
+
+    #[test]
+    #[ignore = "takes minutes"]
+    fn world_3_a_backfill_of_three_rows() {
+        explore(Search::new, worlds::BACKFILL);
     }
 
     #[test]

@@ -19,6 +19,8 @@ crate::on_both! {
     a_clear_that_stood_still_while_another_run_began_harms_nothing
     a_clear_that_is_late_harms_nothing_at_any_of_its_steps
     a_marker_that_is_late_says_nothing
+    a_fence_that_is_late_keeps_nobody_out_and_lets_nobody_in
+    a_removal_that_is_late_removes_nothing_else
 }
 
 /// Gives a call up as soon as its request is on its way.
@@ -187,7 +189,7 @@ async fn a_clear_that_is_late_harms_nothing_at_any_of_its_steps(server: Server) 
         flush(&sink, [put(id("books", 2), &v(2), build(2))]).await;
         sink.mark_seeded(&books, &own).await.unwrap();
         let held = physical(server.address, "books").await;
-        late.deliver().await;
+        assert_eq!(late.deliver().await.status, arrives(step.1), "{step:?}");
         assert_eq!(physical(server.address, "books").await, held, "{step:?}");
         assert_eq!(sink.seed_state(&books, &own).await.unwrap(), SeedState::Seeded, "{step:?}");
         flush(&sink, [put(id("books", 3), &v(3), build(3))]).await;
@@ -201,7 +203,7 @@ async fn a_clear_that_is_late_harms_nothing_at_any_of_its_steps(server: Server) 
     let late = proxy.late("POST", "_aliases");
     give_up(try_flush(&sink, [put(id("free", 1), &v(1), (run, 1))]), &late).await;
     sink.clear(&index("free")).await.unwrap();
-    late.deliver().await;
+    assert_eq!(late.deliver().await.status, arrives("_aliases"));
     flush(&sink, [put(id("free", 2), &v(2), (run, 2))]).await;
     physical(server.address, "free").await;
     assert_eq!(values(server.address, "free").await, [("2".into(), 2)]);
@@ -227,4 +229,51 @@ async fn a_marker_that_is_late_says_nothing(server: Server) {
     let nothing: Writes<String> = [put(id("books", 1), &v(1), (Epoch(1), 1))].into_iter().collect();
     give_up(sink.flush(&nothing, true), &late).await;
     sink.caught_up().await.unwrap();
+}
+
+/// What a run does when it begins: it takes the right to write from the one before.
+async fn a_fence_that_is_late_keeps_nobody_out_and_lets_nobody_in(server: Server) {
+    let proxy = Proxy::start(Some(server.address)).await;
+    let (first, run) = begun(builder(&proxy.url())).await;
+    flush(&first, [put(id("books", 1), &v(1), (run, 1))]).await;
+    let sink = builder(&proxy.url()).build().unwrap();
+    let late = proxy.late("POST", "_aliases");
+    give_up(sink.begin(Epoch(0)), &late).await;
+    let run = sink.begin(Epoch(0)).await.unwrap();
+    assert_eq!(run, Epoch(3));
+    sink.ensure_index(&books()).await.unwrap();
+    flush(&sink, [put(id("books", 1), &v(2), (run, 1))]).await;
+    // Both servers skip the removal of an alias that is gone; the right that it gives is that of a run that never began.
+    assert_eq!(late.deliver().await.status, 200);
+    // The first run does not write, and the third goes on.
+    let fault = try_flush(&first, [put(id("books", 1), &v(7), (Epoch(1), 9))]).await.unwrap_err();
+    assert!(fault.message().contains("another run has begun"), "{fault}");
+    flush(&sink, [put(id("books", 2), &v(2), (run, 2))]).await;
+    assert_eq!(values(server.address, "books").await, [("1".into(), 2), ("2".into(), 2)]);
+}
+
+/// What an earlier run has left is removed by the next start.
+async fn a_removal_that_is_late_removes_nothing_else(server: Server) {
+    let proxy = Proxy::start(Some(server.address)).await;
+    let (sink, run) = begun(builder(&proxy.url())).await;
+    flush(&sink, [put(id("books", 1), &v(1), (run, 1))]).await;
+    // An index that nobody came to name.
+    let late = proxy.late("PUT", "/books-");
+    give_up(sink.clear(&index("books")), &late).await;
+    late.deliver().await;
+    assert_eq!(indexes(server.address, "books").await.len(), 2);
+    let starts = async || {
+        let run = sink.begin(Epoch(0)).await.unwrap();
+        sink.ensure_index(&books()).await.unwrap();
+        run
+    };
+    let late = proxy.late("DELETE", "/books-");
+    give_up(starts(), &late).await;
+    let run = starts().await;
+    let kept = indexes(server.address, "books").await;
+    assert_eq!(kept.len(), 1);
+    assert_eq!(late.deliver().await.status, 404);
+    assert_eq!(indexes(server.address, "books").await, kept);
+    flush(&sink, [put(id("books", 2), &v(2), (run, 1))]).await;
+    assert_eq!(values(server.address, "books").await, [("1".into(), 1), ("2".into(), 2)]);
 }

@@ -11,6 +11,7 @@ use crate::wire::Response;
 
 crate::on_both! {
     searches_find_the_old_one_kept_current_until_the_new_one_is_complete
+    the_new_one_takes_the_place_when_no_write_is_under_way
     another_rebuild_begins_once_more_and_a_clear_ends_both
     an_index_that_holds_nothing_is_not_kept
     the_answer_is_that_of_the_new_one_but_what_the_old_one_could_not_take_is_tried_again
@@ -79,6 +80,41 @@ async fn searches_find_the_old_one_kept_current_until_the_new_one_is_complete(se
     let (sink, _) = begun(builder(&server.url())).await;
     assert_eq!(physical(server.address, "books").await, new);
     assert_eq!(sink.seed_state(&books, &own).await.unwrap(), SeedState::Seeded);
+}
+
+/// Else searches would lose for a while what the old one shows and the new one does not show yet.
+async fn the_new_one_takes_the_place_when_no_write_is_under_way(server: Server) {
+    let proxy = Proxy::start(Some(server.address)).await;
+    let (sink, run) = begun(builder(&proxy.url())).await;
+    let (books, own) = (index("books"), seed("s", "d"));
+    three(&sink, run).await;
+    let old = physical(server.address, "books").await;
+    sink.rebuild(&books).await.unwrap();
+    sink.save_cursor(&books, &own, None).await.unwrap();
+    quietly(&sink, [1, 2, 3].map(|key| put(id("books", key), &v(key), (run, 2)))).await;
+    let held = proxy.held("POST", "_bulk");
+    let writing = tokio::spawn({
+        let sink = sink.clone();
+        async move { quietly(&sink, [put(id("books", 1), &v(10), (run, 3))]).await }
+    });
+    held.caught().await;
+    let before = proxy.seen("_refresh").len();
+    let mut swapping = tokio::spawn({
+        let sink = sink.clone();
+        async move { sink.mark_seeded(&books, &own).await }
+    });
+    // More exchanges than it would take.
+    for _ in 0..30 {
+        assert_eq!(physical(server.address, "books").await, old);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(proxy.seen("_refresh").len(), before, "it begins with a refresh");
+    assert!(!swapping.is_finished());
+    held.release();
+    writing.await.unwrap();
+    (&mut swapping).await.unwrap().unwrap();
+    assert_ne!(physical(server.address, "books").await, old);
+    assert_eq!(values(server.address, "books").await, of(&[(1, 10), (2, 2), (3, 3)]));
 }
 
 async fn another_rebuild_begins_once_more_and_a_clear_ends_both(server: Server) {

@@ -117,6 +117,17 @@ pub(crate) async fn indexes(server: SocketAddr, prefix: &str) -> Vec<String> {
     names
 }
 
+/// How a server answers a request of a rebuild or a clear that lands after it was made again.
+pub(crate) fn arrives(path: &str) -> u16 {
+    match path {
+        "_doc/state" => 409,
+        // It asks for the removal of an index that is gone.
+        "_aliases" => 404,
+        // Nobody names what it creates.
+        _ => 200,
+    }
+}
+
 /// The one physical index behind an alias.
 pub(crate) async fn physical(server: SocketAddr, alias: &str) -> String {
     let held = ask(server, "GET", &format!("/_alias/{alias}")).await.json();

@@ -1,18 +1,14 @@
 //! The behaviours A1 to A14, one by one, through the driver.
 
-mod fakes;
-
 use std::time::Duration;
 
-use fakes::{Act, Shape, Step, World, id, index, poll_at_most};
 use syncline::{
     BatchPolicy, Engine, EngineError, FailurePolicies, FailurePolicy, Fault, FaultKind, Key, NoopObserver,
     Observer, RetryPolicy,
 };
 
-fn units_of(max_changes: usize) -> BatchPolicy {
-    BatchPolicy { max_changes, ..BatchPolicy::default() }
-}
+use crate::fakes::{Act, Shape, Step, World, id, index, poll_at_most};
+use crate::units_of;
 
 fn after(max_delay: Duration) -> BatchPolicy {
     BatchPolicy { max_delay, ..BatchPolicy::default() }

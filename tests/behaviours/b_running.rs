@@ -1,10 +1,7 @@
 //! B12, B13, B14, B15 and B18: a run as its program sees it, and what it is told of bad input.
 
-mod fakes;
-
 use std::time::Duration;
 
-use fakes::{Act, Step, Twist, World, id, index};
 use syncline::config::ConfigError;
 use syncline::error::Stage;
 use syncline::pipeline::Phase;
@@ -13,17 +10,8 @@ use syncline::{
     Position, RetryPolicy, SeedState, SnapshotTable, StreamId, TableName,
 };
 
-fn units_of(max_changes: usize) -> BatchPolicy {
-    BatchPolicy { max_changes, ..BatchPolicy::default() }
-}
-
-fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-async fn seconds(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-}
+use crate::fakes::{Act, Step, Twist, World, id, index};
+use crate::{ms, seconds, units_of};
 
 fn put_users(world: &World, users: std::ops::RangeInclusive<i64>) {
     for key in users {

@@ -1,23 +1,11 @@
 //! B1, B2, B3, B5 and B7: what is acknowledged, and what is seeded, whatever crashes in between.
 
-mod fakes;
-
 use std::time::Duration;
 
-use fakes::{Act, Shape, Step, World, id, index, poll_at_most};
 use syncline::{BatchPolicy, Fault, Limits, RetryPolicy, SeedState};
 
-fn units_of(max_changes: usize) -> BatchPolicy {
-    BatchPolicy { max_changes, ..BatchPolicy::default() }
-}
-
-async fn seconds(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-}
-
-fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
+use crate::fakes::{Act, Shape, Step, World, id, index, poll_at_most};
+use crate::{ms, seconds, units_of};
 
 /// One transaction of five users, and one more user.
 fn one_transaction() -> World {

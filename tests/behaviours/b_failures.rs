@@ -1,22 +1,14 @@
 //! B8, B9, B10 and B16: what is retried, what is halved, what is quarantined, and what stops alone.
 
-mod fakes;
-
 use std::time::Duration;
 
-use fakes::{Act, World, id, index};
 use syncline::error::Stage;
 use syncline::{
     BatchPolicy, EngineError, FailurePolicies, FailurePolicy, Fault, Limits, Operation, Refusal, RetryPolicy,
 };
 
-fn units_of(max_changes: usize) -> BatchPolicy {
-    BatchPolicy { max_changes, ..BatchPolicy::default() }
-}
-
-async fn seconds(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-}
+use crate::fakes::{Act, World, id, index};
+use crate::{seconds, units_of};
 
 /// So many users, each in a transaction of its own.
 fn put_users(world: &World, users: i64) {

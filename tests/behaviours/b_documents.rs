@@ -1,25 +1,13 @@
 //! B4, B6 and B11: which documents are built, in which order they land, and how many of them are held.
 
-mod fakes;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fakes::{Act, Shape, Step, World, id};
 use syncline::ports::Guarantees;
 use syncline::{BatchPolicy, DocumentId, Fault, Limits, RetryPolicy, Version};
 
-fn units_of(max_changes: usize) -> BatchPolicy {
-    BatchPolicy { max_changes, ..BatchPolicy::default() }
-}
-
-fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-async fn seconds(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-}
+use crate::fakes::{Act, Shape, Step, World, id};
+use crate::{ms, seconds, units_of};
 
 /// Users 1 and 2, each with a post of theirs in it.
 async fn users_with_posts() -> World {

@@ -1,15 +1,11 @@
 //! B17: an index is compared with its source.
 
-mod fakes;
-
 use std::time::Duration;
 
-use fakes::{Act, World, id, index};
 use syncline::Refusal;
 
-async fn seconds(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-}
+use crate::fakes::{Act, World, id, index};
+use crate::seconds;
 
 #[tokio::test(start_paused = true)]
 async fn b17_an_index_is_compared_with_its_source_beside_live_traffic() {
