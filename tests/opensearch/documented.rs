@@ -346,6 +346,24 @@ async fn an_index_of_which_a_snapshot_is_being_taken_is_removed_later() {
     sink.ensure_index(&books()).await.unwrap();
 }
 
+/// As a text (<https://github.com/opensearch-project/opensearch-java/issues/301>), and, since that was called a bug
+/// (<https://github.com/opensearch-project/OpenSearch/issues/6904>), as an error like any other; the words of that one were not
+/// found, its type is what OpenSearch answers to the removal of an alias that is missing.
+#[tokio::test]
+async fn an_alias_that_is_missing_is_told_in_two_forms() {
+    let text = json!({ "error": "alias [books] missing", "status": 404 });
+    let error = json!({ "type": "aliases_not_found_exception", "reason": "aliases [books] are not there" });
+    let object = json!({ "error": { "root_cause": [error], "type": error["type"], "reason": error["reason"] }, "status": 404 });
+    for body in [text, object] {
+        let proxy = Proxy::start(None).await;
+        proxy.on("GET", "/_alias/books", 1, Does::Answer(Response::new(404, body.to_string())));
+        stand_in(&proxy);
+        let sink = builder(&proxy.url()).build().unwrap();
+        sink.begin(Epoch(0)).await.unwrap();
+        sink.ensure_index(&books()).await.unwrap();
+    }
+}
+
 /// A move of the alias that was given up is done between two questions: what stood behind it a moment ago is gone.
 #[tokio::test]
 async fn an_index_that_is_gone_when_it_is_asked_about_is_not_taken_for_anothers() {

@@ -68,7 +68,9 @@
 //! | another rebuild, or a clear, was in the state | an index that the state names no longer | removes it |
 //!
 //! One of the two that was removed by hand is done without: searches find what has been built so far, or another one is
-//! begun. The old one is then missed by the first flush, which is retried, or by the next start.
+//! begun. The old one is then missed by the first flush, which is retried, or by the next start. That is also the way out where
+//! a shard of the old one is lost for good: while nobody can tell whether it holds anything, a rebuild is retried, and so is
+//! every write to it.
 //!
 //! # How it is sent
 //!

@@ -199,10 +199,11 @@ impl Affinity {
                 let digits = number_text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{b}');
                 let looks_numeric = digits.ends_with(|c: char| c.is_ascii_digit() || c == '.')
                     && digits.chars().all(|c| c.is_ascii_digit() || "+-.eE".contains(c));
-                match (digits.parse::<i64>(), digits.parse::<f64>()) {
+                let is_number = looks_numeric && digits.parse::<f64>().is_ok();
+                match (digits.parse::<i64>(), float(digits)) {
                     (Ok(value), _) if !is_cut => self.apply(Value::Int(value)),
-                    (_, Ok(value)) if looks_numeric && self == Self::Real => self.apply(Value::Float(value)),
-                    (_, Ok(value)) if looks_numeric => number(value),
+                    (_, Some(value)) if is_number && self == Self::Real => self.apply(Value::Float(value)),
+                    (_, Some(value)) if is_number => number(value),
                     _ => Value::Text(text),
                 }
             }
@@ -211,6 +212,33 @@ impl Affinity {
             (_, value) => value,
         }
     }
+}
+
+/// The number that a text is, as SQLite reads it (`sqlite3AtoF`): of its digits only those count, some nineteen, that an
+/// integer of 64 bits has room for, so that it is not always the nearest one.
+fn float(text: &str) -> Option<f64> {
+    const FULL: u64 = (u64::MAX - 9) / 10;
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let (sign, whole) = match whole.strip_prefix('-') {
+        Some(whole) => (-1.0, whole),
+        None => (1.0, whole.strip_prefix('+').unwrap_or(whole)),
+    };
+    let digits = whole.bytes().map(|digit| (digit, true)).chain(fraction.bytes().map(|digit| (digit, false)));
+    let (mut significand, mut shift) = (0u64, 0i64);
+    for (digit, is_whole) in digits {
+        if significand < FULL {
+            significand = significand * 10 + u64::from(digit.wrapping_sub(b'0'));
+            shift -= i64::from(!is_whole);
+        } else {
+            shift += i64::from(is_whole);
+        }
+    }
+    // What is out of reach in either direction stays so.
+    let exponent: i64 =
+        exponent.parse().unwrap_or(if exponent.starts_with('-') { -100_000 } else { 100_000 });
+    let exponent = exponent.clamp(-100_000, 100_000).saturating_add(shift);
+    format!("{significand}e{exponent}").parse::<f64>().ok().map(|value| sign * value)
 }
 
 /// A number as a column of integer affinity holds it: an integer where nothing is lost by it.
@@ -249,7 +277,7 @@ mod tests {
             any::<i64>().prop_map(Value::from),
             (-1e19..1e19).prop_map(|value: f64| Value::from(value.round() + 0.0)),
             any::<i32>().prop_map(|value| Value::from(f64::from(value) / 4.0)),
-            "[ ]?[-+]?[0-9]{0,20}(\\.[0-9]{0,3})?(e[-+]?[0-9]{1,2})?[ ]?".prop_map(Value::from),
+            "[ ]?[-+]?[0-9]{0,45}(\\.[0-9]{0,3})?(e[-+]?[0-9]{1,2})?[ ]?".prop_map(Value::from),
             "[a-z0-9 .]{0,4}".prop_map(Value::from),
             any::<i64>().prop_map(|value| Value::from(value.to_string())),
         ]
@@ -278,6 +306,22 @@ mod tests {
             check(&Value::from(text));
         }
         check(&Value::Float(-0.0));
+    }
+
+    #[test]
+    fn digits_beyond_what_sqlite_reads_do_not_count() {
+        for text in [
+            "922337203685477580892233720368547758011111",
+            "3500000000000000.2500001",
+            "35000000000000002500001e-7",
+            "-0.00000000000000000000000000000000000000123456789012345678901234567890",
+            "18446744073709551615184467440737095516151844674407370955161518446744073709551615e-60",
+            "1e400",
+            "1e-99999999999999999999",
+            "0e99999999999999999999",
+        ] {
+            check(&Value::from(text));
+        }
     }
 
     #[test]
