@@ -107,6 +107,10 @@ pub struct Limits {
     pub backfill_rows: usize,
     /// Where live and backfilled units wait, one in so many is a backfilled one.
     pub backfill_share: u32,
+    /// Whether `builds` and `flushes` are found by trying, between one and what is said here: raised while calls are
+    /// answered as fast as before, and cut when they take longer, fail for the moment or are throttled. Off by default. With it,
+    /// say more than you would otherwise, and as many `units`.
+    pub adaptive: bool,
 }
 
 impl Default for Limits {
@@ -121,6 +125,7 @@ impl Default for Limits {
             units: 4,
             backfill_rows: 4096,
             backfill_share: 4,
+            adaptive: false,
         }
     }
 }

@@ -119,6 +119,7 @@ fn engine(world: &World, random: &mut Random) -> Engine<fakes::Source, fakes::Do
         units: builds.max(flushes) + random.below(3) as usize,
         backfill_rows: 1 + random.below(6) as usize,
         backfill_share: 1 + random.below(4) as u32,
+        adaptive: random.percent(30),
     };
     let batch = BatchPolicy {
         max_changes: 1 + random.below(5) as usize,

@@ -246,3 +246,41 @@ fn b17_a_difference_that_a_change_of_a_lost_stream_explains() {
     ];
     heals(setup, &ops);
 }
+
+/// A document that stood in quarantine is written beside the comparison, and not compared: it has left the quarantine by the end.
+#[test]
+fn b17_what_stood_in_quarantine_is_written_without_a_comparison() {
+    let setup = Setup {
+        scopes: true,
+        rows: 49,
+        quarantine: true,
+        max_changes: 1,
+        max_documents: 1,
+        max_bytes: 1,
+        changes: 1,
+        documents: 1,
+        resolve_changes: 1,
+        units: 0,
+        backfill_rows: 1,
+        backfill_share: 1,
+        attempts: 2,
+        timeout_s: 5,
+        cursor_ms: 50,
+        ..Setup::SMALL
+    };
+    let mut ops = vec![Answer(0, Done); 5];
+    ops.extend([
+        Answer(5, Done),
+        Answer(1, Done),
+        Answer(1, Done),
+        Answer(5, Done),
+        Scan(1),
+        Answer(2, Done),
+    ]);
+    ops.push(Answer(0, Failed(Content, Nothing)));
+    let mut drive = run(setup, &ops);
+    drive.settle();
+    drive.step(Verify(0));
+    drive.settle();
+    drive.heal();
+}

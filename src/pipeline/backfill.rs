@@ -246,7 +246,7 @@ impl<B> Pipeline<B> {
         scan.since = None;
         scan.attempt += 1;
         let attempt = scan.attempt;
-        self.on_fault(Call { purpose: Purpose::Scan, attempt, deadline: self.now }, fault);
+        self.on_fault(Call { purpose: Purpose::Scan, attempt, made: self.now, deadline: self.now }, fault);
     }
 
     /// Drops the snapshot that is open, and saves no cursors any more.

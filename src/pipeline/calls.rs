@@ -123,6 +123,7 @@ pub(super) struct Call {
     pub(super) purpose: Purpose,
     /// The first attempt is 1.
     pub(super) attempt: u32,
+    pub(super) made: Instant,
     pub(super) deadline: Instant,
 }
 
@@ -167,7 +168,7 @@ impl Calls {
         let id = CallId(self.next);
         self.next += 1;
         let deadline = now.after(self.policy.attempt_timeout);
-        self.made.insert(id, Call { purpose, attempt, deadline });
+        self.made.insert(id, Call { purpose, attempt, made: now, deadline });
         id
     }
 

@@ -13,6 +13,7 @@
 use alloc::string::String;
 use core::fmt::{self, Write};
 
+use crate::error::Stage;
 use crate::pipeline::Pipeline;
 use crate::pipeline::ack::Checkpoint;
 use crate::pipeline::calls::{PartId, Purpose};
@@ -54,7 +55,16 @@ impl<B: fmt::Debug> Pipeline<B> {
         let mut capture = self.capture.clone();
         capture.opened = Instant::ORIGIN;
         let open_for = (capture.failures > 0 && capture.is_open()).then_some(open_for);
-        writeln!(text, "capture {capture:?} open for {open_for:?} flushes {}", self.flushes)?;
+        writeln!(text, "capture {capture:?} open for {open_for:?}")?;
+        writeln!(text, "builds {} flushes {}", self.build_limit.at_once(), self.flush_limit.at_once())?;
+        for (limit, stage) in [(&self.build_limit, Stage::Build), (&self.flush_limit, Stage::Flush)] {
+            // Of those that were made before it was cut, the first ones: they say nothing about it.
+            let calls = self.calls.made().filter(|(_, call)| call.purpose.stage() == stage);
+            let silent = calls.filter(|(_, call)| limit.is_of_before(call.made)).count();
+            if let Some(found) = limit.found() {
+                writeln!(text, "{stage:?} found {found:?} silent {silent}")?;
+            }
+        }
         writeln!(text, "sees {:?}", self.visibility)?;
         let (drain, grace) = (self.ending.drain_deadline(), self.ending.grace_deadline());
         writeln!(

@@ -11,6 +11,7 @@ use crate::change::{Between, Captures, Position};
 use crate::document::{DocumentId, Epoch};
 use crate::error::{Fault, Stage};
 use crate::name::{IndexName, StreamId};
+use crate::pipeline::adaptive::Limit;
 use crate::pipeline::calls::{Call, Purpose};
 use crate::pipeline::dirty::Cause;
 use crate::pipeline::{Notice, Pipeline, Then, seeding};
@@ -74,7 +75,8 @@ impl<B> Pipeline<B> {
         match result {
             Ok((epoch, concurrency)) => {
                 self.epoch = epoch;
-                self.flushes = self.config.limits.flushes.min(concurrency.max(1));
+                let limits = self.config.limits;
+                self.flush_limit = Limit::new(limits.flushes.min(concurrency.max(1)), limits.adaptive);
                 self.make(Purpose::Describe, 1);
             }
             Err(fault) => self.on_fault(call, fault),
@@ -254,7 +256,12 @@ impl<B> Pipeline<B> {
             self.capture.failures = 0;
         }
         self.capture.failures += 1;
-        let call = Call { purpose: Purpose::Open, attempt: self.capture.failures, deadline: self.now };
+        let call = Call {
+            purpose: Purpose::Open,
+            attempt: self.capture.failures,
+            made: self.now,
+            deadline: self.now,
+        };
         self.on_fault(call, fault);
     }
 

@@ -144,7 +144,7 @@ impl<B> Pipeline<B> {
         assert!(builds <= limits.builds, "I4: builds");
         let flushes =
             self.calls.under_way(|purpose| matches!(purpose, Purpose::Flush(_) | Purpose::Compare(_)));
-        assert!(flushes <= self.flushes, "I4: flushes");
+        assert!(flushes <= self.flush_limit.most(), "I4: flushes");
     }
 
     fn check_calls(&self) {

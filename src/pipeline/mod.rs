@@ -48,6 +48,7 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
 mod ack;
+mod adaptive;
 mod admit;
 mod anew;
 mod backfill;
@@ -85,6 +86,7 @@ use crate::config::{Config, ConfigError};
 use crate::document::{DocumentId, Epoch};
 use crate::error::{Fault, FaultKind, Stage};
 use crate::pipeline::ack::Ack;
+use crate::pipeline::adaptive::Limit;
 use crate::pipeline::calls::{Again, Call, Calls, Purpose};
 use crate::pipeline::dirty::Dirty;
 use crate::pipeline::ending::Ending;
@@ -105,8 +107,9 @@ pub struct Pipeline<B> {
     commands: VecDeque<Command<B>>,
     calls: Calls,
     epoch: Epoch,
-    /// How many flushes may be under way at once.
-    flushes: usize,
+    build_limit: Limit,
+    /// As the sink says how many it takes at once.
+    flush_limit: Limit,
     capture: Capture,
     resolve: Resolve,
     dirty: Dirty,
@@ -142,7 +145,8 @@ impl<B> Pipeline<B> {
             commands: VecDeque::new(),
             calls: Calls::new(config.retry),
             epoch: Epoch::default(),
-            flushes: 1,
+            build_limit: Limit::new(config.limits.builds, config.limits.adaptive),
+            flush_limit: Limit::new(1, false),
             capture: Capture::default(),
             resolve: Resolve::new(config.limits.resolve_changes),
             dirty: Dirty::new(config.batch),
@@ -238,6 +242,8 @@ impl<B> Pipeline<B> {
             durable: captured - self.ack.changes.len() as u64,
             dirty: self.dirty.documents() - self.dirty.flying(),
             in_flight: self.dirty.flying(),
+            builds_at_once: self.build_limit.at_once(),
+            flushes_at_once: self.flush_limit.at_once(),
             oldest_unacknowledged: self.ack.since().map(|since| self.now.since(since)),
             caught_up: self.seeding.completed && self.is_caught_up(),
             acknowledged: self.ack.acknowledged(),
@@ -267,7 +273,8 @@ impl<B> Pipeline<B> {
     }
 
     fn on_event(&mut self, event: Event<B>, call: Option<Call>) {
-        if let (Some(id), Some(_)) = (event.call(), call) {
+        if let (Some(id), Some(call)) = (event.call(), call) {
+            self.learn(&event, call);
             self.calls.answered(id);
         }
         match (event, call) {
@@ -347,6 +354,7 @@ impl<B> Pipeline<B> {
             self.commands.push_back(Command::Abandon { call: id });
             let limit = self.config.retry.attempt_timeout;
             let fault = Fault::transient(alloc::format!("no answer within {limit:?}"));
+            self.learn_overload(call);
             match call.purpose {
                 Purpose::ReadLag => self.on_lag_read(Err(fault)),
                 Purpose::Begin

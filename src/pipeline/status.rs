@@ -70,6 +70,10 @@ pub struct Status {
     pub dirty: usize,
     /// Documents between the start of their build and the end of their flush.
     pub in_flight: usize,
+    /// How many builds there may be at once: [`Limits::builds`](crate::config::Limits::builds), or fewer where that adapts.
+    pub builds_at_once: usize,
+    /// The same of flushes. Before the sink has begun its run, one.
+    pub flushes_at_once: usize,
     /// The age of the oldest change that is not acknowledged; `None` where there is none.
     pub oldest_unacknowledged: Option<Duration>,
     /// Whether every index is seeded or parked, the source has given all that it had ready, and all of it is durable in the sink. A

@@ -42,14 +42,14 @@ impl<B> Pipeline<B> {
             Lane::Live => room,
             Lane::Backfill => {
                 room && self.flights.in_lane(lane) < all_but_one(limits.units)
-                    && self.flights.building(lane) < all_but_one(limits.builds)
+                    && self.flights.building(lane) < all_but_one(self.build_limit.at_once())
             }
         }
     }
 
     fn has_free_build(&self) -> bool {
         let builds = self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(_)));
-        builds < self.config.limits.builds
+        builds < self.build_limit.at_once()
     }
 
     /// Builds while there is room: first what is to be built again, then units that are cut for it. Live ones go first;
@@ -228,7 +228,7 @@ impl<B> Pipeline<B> {
     /// Flushes what is ready, oldest first, while the sink takes more. Live parts go first; the backfill keeps its share.
     pub(super) fn start_flushes(&mut self) {
         let writes = |purpose| matches!(purpose, Purpose::Flush(_) | Purpose::Compare(_));
-        while self.calls.under_way(writes) < self.flushes {
+        while self.calls.under_way(writes) < self.flush_limit.at_once() {
             let lane = match (self.flights.is_ready(Lane::Live), self.flights.is_ready(Lane::Backfill)) {
                 (false, false) => return,
                 (true, false) => Lane::Live,

@@ -7,7 +7,7 @@ use syncline::{
     Observer, RetryPolicy,
 };
 
-use crate::fakes::{Act, Shape, Step, World, id, index, poll_at_most};
+use crate::fakes::{self, Act, Shape, Step, World, id, index, poll_at_most};
 use crate::units_of;
 
 fn after(max_delay: Duration) -> BatchPolicy {

@@ -289,6 +289,7 @@ async fn b11_limits_of_one_pass_everything() {
         units: 1,
         backfill_rows: 1,
         backfill_share: 1,
+        adaptive: false,
     };
     let batch = BatchPolicy { max_changes: 1, max_documents: 1, max_bytes: 1, ..BatchPolicy::default() };
     let retry = RetryPolicy { attempts: 1, ..RetryPolicy::default() };

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use syncline::error::Stage;
-use syncline::{
-    BatchPolicy, EngineError, FailurePolicies, FailurePolicy, Fault, Limits, Operation, Refusal, RetryPolicy,
-};
+use syncline::{EngineError, FailurePolicies, FailurePolicy, Fault, Limits, Operation, Refusal, RetryPolicy};
 
 use crate::fakes::{Act, World, id, index};
 use crate::{seconds, units_of};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use syncline::{BatchPolicy, Fault, Limits, RetryPolicy, SeedState};
 
-use crate::fakes::{Act, Shape, Step, World, id, index, poll_at_most};
+use crate::fakes::{self, Act, Shape, Step, World, id, index, poll_at_most};
 use crate::{ms, seconds, units_of};
 
 /// One transaction of five users, and one more user.

@@ -10,7 +10,7 @@ use syncline::{
     Position, RetryPolicy, SeedState, SnapshotTable, StreamId, TableName,
 };
 
-use crate::fakes::{Act, Step, Twist, World, id, index};
+use crate::fakes::{self, Act, Step, Twist, World, id, index};
 use crate::{ms, seconds, units_of};
 
 fn put_users(world: &World, users: std::ops::RangeInclusive<i64>) {

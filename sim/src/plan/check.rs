@@ -191,6 +191,7 @@ impl Plan {
                 units: of.units,
                 backfill_rows: of.backfill_rows,
                 backfill_share: of.backfill_share,
+                adaptive: of.adaptive,
             },
             retry: RetryPolicy {
                 delay_min: millis(of.retry_min_ms),

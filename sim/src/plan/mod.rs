@@ -269,6 +269,8 @@ pub struct Engine {
     pub backfill_rows: usize,
     /// `Limits::backfill_share`.
     pub backfill_share: u32,
+    /// `Limits::adaptive`.
+    pub adaptive: bool,
     /// `RetryPolicy::delay_min`.
     pub retry_min_ms: u64,
     /// `RetryPolicy::delay_max`.

@@ -59,6 +59,7 @@ impl Default for Engine {
             units: 2,
             backfill_rows: 100,
             backfill_share: 2,
+            adaptive: false,
             retry_min_ms: 5,
             retry_max_ms: 20,
             attempts: 6,

@@ -4,6 +4,7 @@ use alloc::string::String;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::change::Position;
+use crate::pipeline::adaptive::Limit;
 use crate::pipeline::calls::{Calls, PartId, Purpose};
 use crate::pipeline::flight::Unit;
 use crate::pipeline::protocol::Event;
@@ -76,7 +77,7 @@ fn slot(pipeline: &Pipeline, id: &str) -> Slot {
 /// A call that nobody needs, within every limit.
 fn needless(purpose: Purpose) -> impl Fn(&mut Pipeline) {
     move |pipeline| {
-        pipeline.flushes = usize::MAX;
+        pipeline.flush_limit = Limit::new(usize::MAX, false);
         pipeline.calls.make(purpose, 1, pipeline.now);
     }
 }
@@ -163,7 +164,7 @@ fn i4_no_limit_is_exceeded() {
     seen("I4: changes", BUSY, |pipeline| pipeline.config.limits.changes = 1);
     seen("I4: resolves", BUSY, |pipeline| pipeline.config.limits.resolves = 1);
     seen("I4: builds", BUSY, |pipeline| pipeline.config.limits.builds = 0);
-    seen("I4: flushes", BUSY, |pipeline| pipeline.flushes = 0);
+    seen("I4: flushes", BUSY, |pipeline| pipeline.flush_limit = Limit::new(0, false));
 }
 
 #[test]

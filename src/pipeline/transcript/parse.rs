@@ -51,6 +51,7 @@ pub(super) fn config(config: &mut Config, text: &str) -> Parsed<()> {
             "builds" => limits.builds = number(value)?,
             "flushes" => limits.flushes = number(value)?,
             "units" => limits.units = number(value)?,
+            "adaptive" => limits.adaptive = true,
             "backfill_rows" => limits.backfill_rows = number(value)?,
             "backfill_share" => limits.backfill_share = number(value)?,
             "delay_min" => retry.delay_min = duration(value)?,
