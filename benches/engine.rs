@@ -4,12 +4,13 @@
 
 use std::process::ExitCode;
 
-use speed::engine::Syncline;
+use speed::engine::{FLUSHING, Syncline};
 use speed::floor::Floor;
 use speed::pipeline::Alone;
 use speed::{Contest, Contestant, scenarios};
 
 fn main() -> ExitCode {
-    let contestants = vec![&Floor as &dyn Contestant, &Syncline, &Alone];
+    let mut contestants = vec![&Floor as &dyn Contestant, &Syncline, &Alone];
+    contestants.extend(FLUSHING.iter().map(|flushing| flushing as &dyn Contestant));
     speed::compare(&[Contest { scenarios: scenarios::all(), contestants }], None)
 }

@@ -14,7 +14,7 @@ pub mod flusso_cli;
 pub mod postgres_to_file;
 pub mod sqlite_to_tantivy;
 
-use speed::engine::Syncline;
+use speed::engine::{FLUSHING, Syncline};
 use speed::floor::Floor;
 use speed::pipeline::Alone;
 use speed::{Contest, Contestant, scenarios};
@@ -22,10 +22,11 @@ use speed::{Contest, Contestant, scenarios};
 /// All that is compared.
 #[must_use]
 pub fn contests() -> Vec<Contest> {
-    let no_op: [&dyn Contestant; 5] =
-        [&Floor, &Syncline, &Alone, &flusso::newest::Flusso, &flusso::first::Flusso];
+    let mut no_op: Vec<&dyn Contestant> =
+        vec![&Floor, &Syncline, &Alone, &flusso::newest::Flusso, &flusso::first::Flusso];
+    no_op.extend(FLUSHING.iter().map(|flushing| flushing as &dyn Contestant));
     vec![
-        Contest { scenarios: scenarios::all(), contestants: no_op.into() },
+        Contest { scenarios: scenarios::all(), contestants: no_op },
         Contest {
             scenarios: sqlite_to_tantivy::scenarios(),
             contestants: vec![&sqlite_to_tantivy::Syncline],

@@ -70,6 +70,12 @@ pub fn all(results: &Results) -> Vec<Aim> {
         figure: scenario(of).and_then(|of| results.allocations_per_change(of, US)),
         bound: AtMost(2.0),
     };
+    let adaptive = Aim {
+        of: "S10",
+        about: "times the time of as many flushes as the sink serves, found by trying",
+        figure: results.ratio("S10", "Syncline, adaptive", "Syncline, 4 flushes"),
+        bound: AtMost(1.15),
+    };
     let p99 = |of| results.latency_ms(of, US, 99);
     let ids = results.peak_mib("S7", FLOOR);
     vec![
@@ -109,6 +115,7 @@ pub fn all(results: &Results) -> Vec<Aim> {
             figure: p99("S9 beside").zip(p99("S9 alone")).map(|(beside, alone)| beside / alone),
             bound: AtMost(2.0),
         },
+        adaptive,
         faster_program("E2 backfill", 2.0),
         faster_program("E2 catching up", 2.0),
         faster_program("E2 families", 2.0),

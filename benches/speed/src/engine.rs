@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::stream::{self, StreamExt};
 use syncline::ports::{KeyStream, Opened, Resolved};
@@ -12,6 +13,7 @@ use syncline::{
     TableName, Value, Visibility, Writes,
 };
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 
 use crate::contestant::{Contestant, Outcome};
 use crate::live::{Latencies, Writer};
@@ -21,6 +23,40 @@ use crate::work::{Pace, Work, take};
 /// How many flushes the sink of a backfill takes at once, and with it how many the engine makes: while one unit of rows is
 /// flushed, one of live changes need not wait for it.
 const FLUSHES: usize = 2;
+
+/// Syncline, allowed so many flushes at once, where the sink serves only some.
+#[derive(Debug, Clone, Copy)]
+pub struct Flushing {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// [`Limits::flushes`].
+    pub flushes: usize,
+    /// [`Limits::adaptive`].
+    pub adaptive: bool,
+}
+
+/// What there is of it: as many flushes as the sink serves, which one has to know; too many; and so many at the most, found by trying.
+pub const FLUSHING: [Flushing; 3] = [
+    Flushing { name: "Syncline, 4 flushes", flushes: 4, adaptive: false },
+    Flushing { name: "Syncline, 16 flushes", flushes: 16, adaptive: false },
+    Flushing { name: "Syncline, adaptive", flushes: 16, adaptive: true },
+];
+
+impl Contestant for Flushing {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn rounds(&self, scenario: &Scenario, wanted: usize) -> usize {
+        if scenario.work.serves.is_some() { wanted } else { 0 }
+    }
+
+    fn run(&self, Scenario { work, .. }: &Scenario) -> Outcome {
+        let (flushes, adaptive) = (self.flushes, self.adaptive);
+        let limits = Limits { flushes, builds: 4, units: flushes + 4, adaptive, ..Limits::default() };
+        run::<()>(work, limits).into()
+    }
+}
 
 /// Syncline, on one thread.
 #[derive(Debug, Clone, Copy)]
@@ -32,9 +68,10 @@ impl Contestant for Syncline {
     }
 
     fn run(&self, Scenario { work, .. }: &Scenario) -> Outcome {
+        let limits = Limits { flushes: if work.is_paced() { FLUSHES } else { 1 }, ..Limits::default() };
         let latencies = match work.body_bytes {
-            0 => run::<()>(work),
-            _ => run::<Box<[u8]>>(work),
+            0 => run::<()>(work, limits),
+            _ => run::<Box<[u8]>>(work, limits),
         };
         latencies.into()
     }
@@ -89,18 +126,22 @@ pub fn batch(work: &Work) -> BatchPolicy {
     }
 }
 
-fn run<B: Body>(work: &Work) -> Latencies {
+fn run<B: Body>(work: &Work, limits: Limits) -> Latencies {
     let writer = match work.pace {
         Pace::AtOnce | Pace::Real => None,
         Pace::Every(every) => Some(Arc::new(Writer::start(every, work.changes, work.is_seeded()))),
     };
     let capture = Capture { work: work.clone(), writer: writer.clone() };
     let documents = Documents::<B> { work: work.clone(), index: index(), bodies: PhantomData };
-    let sink = Nowhere::<B> { work: work.clone(), writer: writer.clone(), bodies: PhantomData };
-    let flushes = sink.concurrency();
-    let engine = Engine::new(capture, documents, sink)
-        .with_batch(batch(work))
-        .with_limits(Limits { flushes, ..Limits::default() });
+    let sink = Nowhere::<B> {
+        work: work.clone(),
+        writer: writer.clone(),
+        flushes: limits.flushes,
+        serving: work.serves.map(Semaphore::new),
+        waiting: AtomicUsize::new(0),
+        bodies: PhantomData,
+    };
+    let engine = Engine::new(capture, documents, sink).with_batch(batch(work)).with_limits(limits);
     let report = runtime().block_on(engine.run()).expect("a run without faults");
     assert_eq!(report.unacknowledged, 0);
     match writer {
@@ -254,6 +295,9 @@ impl<B: Body> DocumentBuilder for Documents<B> {
 struct Nowhere<B> {
     work: Work,
     writer: Option<Arc<Writer>>,
+    flushes: usize,
+    serving: Option<Semaphore>,
+    waiting: AtomicUsize,
     bodies: PhantomData<fn() -> B>,
 }
 
@@ -261,11 +305,25 @@ impl<B: Body> Sink for Nowhere<B> {
     type Body = B;
 
     fn concurrency(&self) -> usize {
-        if matches!(self.work.pace, Pace::Every(_)) { FLUSHES } else { 1 }
+        self.flushes
     }
 
     async fn flush(&self, writes: &Writes<B>, _caught_up: bool) -> Result<FlushReport, Fault> {
+        let served = match (&self.serving, self.work.serves) {
+            (Some(serving), Some(serves)) => {
+                if self.waiting.fetch_add(1, Ordering::Relaxed) >= 3 * serves {
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    let throttled = writes.iter().map(|write| write.document.id.clone()).collect();
+                    return Ok(FlushReport { throttled, ..FlushReport::clean() });
+                }
+                Some(serving.acquire().await.map_err(|error| Fault::fatal(error.to_string()))?)
+            }
+            _ => None,
+        };
         take(self.work.calls.flush_of(writes.len())).await;
+        if served.is_some() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
         Ok(FlushReport::clean())
     }
 

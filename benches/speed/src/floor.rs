@@ -11,7 +11,7 @@ use crate::scenarios::Scenario;
 use crate::work::{Pace, Work, take};
 
 /// The same changes through a vector and one hash set for each unit, on one thread; where calls take their time, the slowest
-/// stage alone, a call after the other; where many documents come of few changes, their ids in a vector.
+/// stage alone, a call after the other, or as many at once as are served; where many documents come of few changes, their ids in a vector.
 #[derive(Debug, Clone, Copy)]
 pub struct Floor;
 
@@ -63,11 +63,12 @@ fn units(work: &Work) -> usize {
 }
 
 fn slowest_stage(work: &Work) {
-    let units = work.changes.div_ceil(work.unit as u64);
+    let at_once = work.serves.unwrap_or(1) as u64;
+    let rounds = work.changes.div_ceil(work.unit as u64).div_ceil(at_once);
     let flush = work.calls.flush_of(work.unit);
     assert!(flush >= work.calls.build && flush >= work.calls.resolve, "flushing is the slowest");
     runtime().block_on(async {
-        for _ in 0..units {
+        for _ in 0..rounds {
             take(flush).await;
         }
     });

@@ -96,5 +96,14 @@ pub fn all() -> Vec<Scenario> {
             rounds: 3,
             ..of("S9 beside", "the same beside a backfill of 200,000 rows", Work { rows: 200_000, ..beside })
         },
+        Scenario {
+            rounds: 3,
+            with_peers: false,
+            ..of(
+                "S10",
+                "100,000 changes; a call builds in 5 ms, flushes in 20; the sink serves four flushes at once",
+                Work { calls: sleeping, serves: Some(4), ..Work::of(100_000, 256) },
+            )
+        },
     ]
 }

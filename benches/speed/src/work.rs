@@ -31,6 +31,8 @@ pub struct Work {
     pub pace: Pace,
     /// How many rows are there to begin with, and must be read to seed the index.
     pub rows: u64,
+    /// Where the sink serves only so many flushes at once: others wait there, and beyond three times as many it throttles.
+    pub serves: Option<usize>,
 }
 
 impl Work {
@@ -48,6 +50,7 @@ impl Work {
             body_bytes: 0,
             pace: Pace::AtOnce,
             rows: 0,
+            serves: None,
         }
     }
 
@@ -77,6 +80,12 @@ impl Work {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.pace == Pace::AtOnce && self.calls.are_free()
+    }
+
+    /// Whether its changes come one after the other, whatever becomes of them.
+    #[must_use]
+    pub fn is_paced(&self) -> bool {
+        matches!(self.pace, Pace::Every(_))
     }
 
     /// Whether an engine is given its rows to seed an index from.
