@@ -20,6 +20,7 @@ pub fn command(drive: &Drive, command: &Command<State>) {
             b06_one_flight_per_document(drive, ids);
             b11_a_unit_is_bounded(drive, ids);
             b03_nothing_is_built_beside_a_clear(drive, ids);
+            b11_builds_at_once(drive);
         }
         Command::Flush { writes, caught_up, .. } => {
             let ids: Vec<DocumentId> = writes.iter().map(|write| write.document.id.clone()).collect();
@@ -27,10 +28,12 @@ pub fn command(drive: &Drive, command: &Command<State>) {
             b06_one_flight_per_document(drive, &ids);
             b11_a_flush_is_bounded(drive, &ids);
             a04_acknowledged_before_the_next_flush(drive);
+            b11_flushes_at_once(drive);
             if *caught_up {
                 a10_caught_up(drive, &ids);
             }
         }
+        Command::Compare { .. } => b11_flushes_at_once(drive),
         Command::CaughtUp { .. } => a10_caught_up(drive, &[]),
         Command::Ack { position, stream, .. } => {
             if *stream == drive.model.stream_id() {
@@ -294,6 +297,22 @@ fn b08_retries(config: &Config, notice: &Notice) {
         assert!(*attempt < config.retry.attempts, "B8: attempt {attempt} was not the last");
         assert!(*delay <= config.retry.delay_max, "B8: {delay:?} is too long");
     }
+}
+
+/// As many as there may be at the moment, where that adapts; what is under way when it is cut goes on.
+fn b11_builds_at_once(drive: &Drive) {
+    let builds = drive.open().iter().filter(|open| matches!(open, Command::Build { .. })).count();
+    let most = drive.status().builds_at_once;
+    assert!(builds < most && most <= drive.config().limits.builds, "B11: {builds} builds of {most}");
+}
+
+/// The same of flushes. Comparisons take their places.
+fn b11_flushes_at_once(drive: &Drive) {
+    let of_the_sink =
+        |open: &&Command<State>| matches!(open, Command::Flush { .. } | Command::Compare { .. });
+    let flushes = drive.open().iter().filter(of_the_sink).count();
+    let most = drive.status().flushes_at_once;
+    assert!(flushes < most && most <= drive.config().limits.flushes, "B11: {flushes} flushes of {most}");
 }
 
 fn b11_a_resolve_is_bounded(drive: &Drive, changes: usize) {

@@ -41,7 +41,7 @@ pub struct Setup {
     pub resolves: u8,
     /// Changes of one resolve.
     pub resolve_changes: u8,
-    /// Builds at once. With three or more of these or of flushes, how many there are adapts.
+    /// Builds at once. With three or more of these or of flushes, how many there are adapts where `units` is even.
     pub builds: u8,
     /// Flushes at once.
     pub flushes: u8,
@@ -125,7 +125,7 @@ impl Setup {
         config.limits.resolve_changes = at_least_one(self.resolve_changes);
         config.limits.builds = at_least_one(self.builds);
         config.limits.flushes = at_least_one(self.flushes);
-        config.limits.adaptive = self.builds.max(self.flushes) > 2;
+        config.limits.adaptive = self.builds.max(self.flushes) > 2 && self.units.is_multiple_of(2);
         config.limits.units = at_least_one(self.units).max(config.limits.builds).max(config.limits.flushes);
         config.limits.backfill_rows = at_least_one(self.backfill_rows);
         config.limits.backfill_share = self.backfill_share.max(1).into();

@@ -280,7 +280,9 @@ fn b17_what_stood_in_quarantine_is_written_without_a_comparison() {
     ops.push(Answer(0, Failed(Content, Nothing)));
     let mut drive = run(setup, &ops);
     drive.settle();
+    assert!(!drive.model.quarantined.is_empty());
     drive.step(Verify(0));
     drive.settle();
+    assert_eq!(drive.heard().verified.len(), 1);
     drive.heal();
 }

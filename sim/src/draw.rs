@@ -366,7 +366,7 @@ fn engine(random: &mut Random) -> Engine {
         units: builds.max(flushes) + random.below(3) as usize,
         backfill_rows: size(random, 6, 100),
         backfill_share: random.between(1, 4) as u32,
-        adaptive: builds.max(flushes) == 4,
+        adaptive: builds.max(flushes) == 4 && !wide,
         retry_min_ms,
         retry_max_ms: retry_min_ms + random.below(500),
         attempts: random.between(2, 12) as u32,

@@ -1,24 +1,29 @@
 //! How many calls of one kind may be under way at once: so many, or as many as is found to be of use.
 //!
 //! Where [`Limits::adaptive`](crate::config::Limits::adaptive) is set, the number begins at one. Calls are counted in rounds, of as many
-//! as there may be at once. After a round in which all places were taken, and which took no longer than others before it, there
-//! may be one more. When the other side is overloaded (it throttles documents, a call fails for the moment, or is not answered in
-//! time) half as many remain, and three in four after a round that took more than twice as long as the fastest one: what is
-//! under way then only waits there instead of here. What was made before that says nothing about the new number. Where calls
-//! take longer for another reason, the number falls to one, and what is fast is learned anew.
+//! as there may be at once. After a round in which all places were taken, and which took about as long as such calls usually do,
+//! there may be one more. When the other side is overloaded (it throttles documents, a call fails for the moment, or is not
+//! answered in time) half as many remain, and three in four after a round that took more than twice as long as usual: what is
+//! under way then only waits there instead of here. What was made before that says nothing about the new number. What is usual for
+//! calls of a size is what they take while there is one at a time; where they come to take longer for another reason, the
+//! number falls to one, and that is learned anew.
 //!
 //! Additive increase and multiplicative decrease is Chiu and Jain's (1989), and TCP's; with latencies in place of losses it is
 //! TCP Vegas's. That it is of use before a sink is known from Netflix's `concurrency-limits` and Vector's adaptive request
 //! concurrency.
 
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::error::{Fault, FaultKind};
 use crate::pipeline::calls::{Call, Purpose};
+use crate::pipeline::flight::Part;
 use crate::pipeline::{Event, Pipeline};
+use crate::ports::{Built, FlushReport, Lane};
 use crate::time::Instant;
 
-/// A round that is slower by less than this is as fast as the others: a machine that others use stands still for as long.
+/// So much longer a call may take than usual, whatever it takes: a machine that others use stands still for as long.
 const NOISE: Duration = Duration::from_millis(5);
 
 /// How many calls of one kind may be under way at once.
@@ -28,9 +33,8 @@ pub(super) struct Limit {
     now: usize,
     adapts: bool,
     round: Round,
-    /// How long a call took in the fastest round. It follows slower ones where calls are made one after the other, so that
-    /// none of them waits for another.
-    fastest: Option<Duration>,
+    /// How long calls take that do not wait for each other, by their size: the binary logarithm of their documents.
+    usual: BTreeMap<u32, Duration>,
     /// What was made before this says nothing any more.
     since: Instant,
 }
@@ -38,8 +42,10 @@ pub(super) struct Limit {
 /// What is known of the round that goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 struct Round {
-    answered: u32,
+    answered: usize,
+    /// How long the calls took together, and how long they usually take.
     took: Duration,
+    usual: Duration,
     /// Whether all places were taken at some time.
     full: bool,
 }
@@ -48,7 +54,8 @@ impl Limit {
     /// At the most so many; from the start, or where it `adapts`, one after the other.
     pub(super) fn new(most: usize, adapts: bool) -> Self {
         let now = if adapts { 1 } else { most };
-        Self { most, now, adapts, round: Round::default(), fastest: None, since: Instant::ORIGIN }
+        let round = Round::default();
+        Self { most, now, adapts, round, usual: BTreeMap::new(), since: Instant::ORIGIN }
     }
 
     /// How many calls may be under way at once.
@@ -63,7 +70,7 @@ impl Limit {
 
     /// What the number follows from, but for when it was cut; nothing where it is fixed.
     pub(super) fn found(&self) -> Option<impl core::fmt::Debug> {
-        self.adapts.then_some((&self.round, self.fastest))
+        self.adapts.then_some((&self.round, &self.usual))
     }
 
     /// Whether a call was `made` before the number was cut.
@@ -71,25 +78,30 @@ impl Limit {
         made < self.since
     }
 
-    /// A call was answered, `made` then, while so many were `under_way`, itself included.
-    pub(super) fn answered(&mut self, made: Instant, at: Instant, under_way: usize) {
+    /// A call of so many `documents` was answered, `made` then. `full` tells whether there could be no more beside it.
+    pub(super) fn answered(&mut self, made: Instant, at: Instant, documents: usize, full: bool) {
         if !self.adapts || self.is_of_before(made) {
             return;
         }
+        let took = at.since(made);
+        let usual = self.usual.entry(documents.max(1).ilog2()).or_insert(took);
         self.round.answered += 1;
-        self.round.took += at.since(made);
-        self.round.full |= under_way >= self.now;
-        if (self.round.answered as usize) < self.now {
+        self.round.took += took;
+        self.round.usual += *usual;
+        self.round.full |= full;
+        // Only a call that is alone does not wait for others; what is faster beside others is so without them.
+        match (self.now, took < *usual) {
+            (1, false) => *usual += (took - *usual) / 4,
+            (1, true) => *usual -= (*usual - took) / 4,
+            (_, true) => *usual -= (*usual - took) / 8,
+            (_, false) => {}
+        }
+        if self.round.answered < self.now {
             return;
         }
-        let Round { answered, took, full } = core::mem::take(&mut self.round);
-        let mean = took / answered;
-        let fastest = self.fastest.unwrap_or(mean);
-        self.fastest = Some(match self.now {
-            1 if mean > fastest => (mean + fastest) / 2,
-            _ => mean.min(fastest),
-        });
-        if mean > fastest * 2 && mean > fastest + NOISE {
+        let Round { answered, took, usual, full } = core::mem::take(&mut self.round);
+        let noise = NOISE * u32::try_from(answered).unwrap_or(u32::MAX);
+        if took > usual * 2 + noise {
             self.cut(self.now - self.now.div_ceil(4), at);
         } else if full && self.now < self.most {
             self.now += 1;
@@ -110,6 +122,11 @@ impl Limit {
     }
 }
 
+/// Of so many places the backfill leaves one to the live lane, where there are several.
+pub(super) fn all_but_one(places: usize) -> usize {
+    places.saturating_sub(1).max(1)
+}
+
 /// What an answer says about how many calls there are.
 enum Said {
     /// It was served, in good time or not.
@@ -127,21 +144,28 @@ fn of_failure(fault: &Fault) -> Option<Said> {
 }
 
 impl<B> Pipeline<B> {
-    /// A call is answered, and still counted: where it is a build or a flush, that tells how many of them are of use.
+    /// A call is answered, and still counted: where it is a build, a flush or a comparison, that tells how many of them are of use.
     pub(super) fn learn(&mut self, event: &Event<B>, call: Call) {
-        let said = if let Event::Built { result, .. } = event {
-            result.as_ref().map_or_else(of_failure, |_| Some(Said::Served))
+        let served = |is_overloaded: bool| if is_overloaded { Said::Overloaded } else { Said::Served };
+        let (said, documents) = if let Event::Built { result, .. } = event {
+            let is_transient = |built: &Built<B>| {
+                built.as_ref().is_err_and(|failed| failed.fault.kind() == FaultKind::Transient)
+            };
+            let of_answers = |answers: &Vec<Built<B>>| Some(served(answers.iter().any(is_transient)));
+            (result.as_ref().map_or_else(of_failure, of_answers), self.documents_of(call))
         } else if let Event::Flushed { result, .. } = event {
-            let of_report = |throttles: bool| if throttles { Said::Overloaded } else { Said::Served };
-            result.as_ref().map_or_else(of_failure, |report| Some(of_report(!report.throttled.is_empty())))
+            let of_report = |report: &FlushReport| Some(served(!report.throttled.is_empty()));
+            (result.as_ref().map_or_else(of_failure, of_report), self.documents_of(call))
+        } else if let Event::Compared { result, .. } = event {
+            // It reads, and may take another time than a flush of as many: it says no more than whether it failed.
+            (result.as_ref().map_or_else(of_failure, |_| None), 0)
         } else {
-            None
+            return;
         };
-        let under_way = self.under_way_beside(call);
-        let now = self.now;
+        let (now, full) = (self.now, self.is_full(call));
         if let (Some(said), Some(limit)) = (said, self.limit_of(call)) {
             match said {
-                Said::Served => limit.answered(call.made, now, under_way),
+                Said::Served => limit.answered(call.made, now, documents, full),
                 Said::Overloaded => limit.overloaded(call.made, now),
             }
         }
@@ -158,17 +182,52 @@ impl<B> Pipeline<B> {
     fn limit_of(&mut self, call: Call) -> Option<&mut Limit> {
         if matches!(call.purpose, Purpose::Build(_)) {
             Some(&mut self.build_limit)
-        } else if matches!(call.purpose, Purpose::Flush(_)) {
+        } else if is_of_the_sink(call.purpose) {
             Some(&mut self.flush_limit)
         } else {
             None
         }
     }
 
-    /// How many calls of the same kind are under way, this one included.
-    fn under_way_beside(&self, call: Call) -> usize {
-        self.calls.under_way(|purpose| purpose.stage() == call.purpose.stage())
+    /// How many documents a call is about.
+    fn documents_of(&self, call: Call) -> usize {
+        if let Purpose::Build(unit) = call.purpose {
+            self.flights.get(unit).map_or(0, |unit| unit.ids.len())
+        } else if let Purpose::Flush(part) = call.purpose
+            && let Some(Part::Flush(writes)) = self.flights.part(part)
+        {
+            writes.len()
+        } else {
+            0
+        }
     }
+
+    /// Whether there could be no other call beside this one and those that are under way: the places are taken, or those that
+    /// the backfill may take.
+    fn is_full(&self, call: Call) -> bool {
+        if matches!(call.purpose, Purpose::Build(_)) {
+            let places = self.build_limit.at_once();
+            self.builds_under_way() >= places || self.backfill_builds_under_way() >= all_but_one(places)
+        } else {
+            self.calls.under_way(is_of_the_sink) >= self.flush_limit.at_once()
+        }
+    }
+
+    pub(super) fn builds_under_way(&self) -> usize {
+        self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(_)))
+    }
+
+    /// Those that wait to be made again take no place.
+    pub(super) fn backfill_builds_under_way(&self) -> usize {
+        let is_backfilled =
+            |unit: u64| self.flights.get(unit).is_some_and(|unit| unit.lane == Lane::Backfill);
+        self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(unit) if is_backfilled(unit)))
+    }
+}
+
+/// Flushes and comparisons are made of the same places.
+pub(super) fn is_of_the_sink(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::Flush(_) | Purpose::Compare(_))
 }
 
 #[cfg(test)]
@@ -185,7 +244,7 @@ mod tests {
         for _ in 0..count {
             let (made, together) = (at, limit.at_once());
             at += takes(together);
-            (0..together).for_each(|_| limit.answered(ms(made), ms(at), together));
+            (0..together).for_each(|_| limit.answered(ms(made), ms(at), 100, true));
         }
         at
     }
@@ -213,7 +272,7 @@ mod tests {
         let mut limit = Limit::new(4, true);
         let at = rounds(&mut limit, 0, 1, |_| 20);
         for _ in 0..20 {
-            limit.answered(ms(at), ms(at + 20), 1);
+            limit.answered(ms(at), ms(at + 20), 100, false);
         }
         assert_eq!(limit.at_once(), 2);
     }
@@ -228,7 +287,7 @@ mod tests {
         }
         assert_eq!(limit.at_once(), 4);
         // Nor does what was made before tell of the new number.
-        (0..8).for_each(|_| limit.answered(ms(at), ms(at + 20), 8));
+        (0..8).for_each(|_| limit.answered(ms(at), ms(at + 20), 100, true));
         assert_eq!(limit.at_once(), 4);
         for (later, expected) in [(20, 2), (21, 1), (22, 1)] {
             limit.overloaded(ms(at + later), ms(at + later));
@@ -265,6 +324,20 @@ mod tests {
         let mut limit = Limit::new(4, true);
         let at = rounds(&mut limit, 0, 1, |_| 1);
         rounds(&mut limit, at, 3, |_| 4);
+        assert_eq!(limit.at_once(), 4);
+    }
+
+    /// Small units of live changes beside large ones of a backfill: neither is slow.
+    #[test]
+    fn calls_of_different_sizes_are_not_compared() {
+        let mut limit = Limit::new(4, true);
+        let mut at = 0;
+        for _ in 0..10 {
+            for (documents, takes) in [(1, 2), (1000, 100)] {
+                limit.answered(ms(at), ms(at + takes), documents, true);
+                at += takes;
+            }
+        }
         assert_eq!(limit.at_once(), 4);
     }
 }

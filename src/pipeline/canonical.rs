@@ -265,6 +265,9 @@ impl<B: fmt::Debug> Pipeline<B> {
                 self.purpose(call.purpose),
                 call.attempt
             )?;
+            if self.config.limits.adaptive {
+                writeln!(text, "made {:?}", self.relative(call.made))?;
+            }
         }
         for (at, purpose, attempt) in self.calls.waiting() {
             writeln!(text, "again {:?} attempt {attempt} in {:?}", self.purpose(purpose), self.due(at))?;

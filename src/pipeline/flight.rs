@@ -218,11 +218,6 @@ impl<B> Flights<B> {
         self.units.values().filter(|unit| unit.lane == lane).count()
     }
 
-    /// How many of those are being built.
-    pub(super) fn building(&self, lane: Lane) -> usize {
-        self.units.values().filter(|unit| unit.lane == lane && unit.building).count()
-    }
-
     pub(super) fn len(&self) -> usize {
         self.units.len()
     }

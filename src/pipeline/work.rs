@@ -9,6 +9,7 @@ use crate::config::FailurePolicy;
 use crate::document::{Content, DocumentId, Version, Write, Writes};
 use crate::error::{EngineError, Fault, FaultKind, RejectedDocument, Stage};
 use crate::name::IndexName;
+use crate::pipeline::adaptive::{all_but_one, is_of_the_sink};
 use crate::pipeline::anew::Keep;
 use crate::pipeline::calls::{Call, PartId, Purpose};
 use crate::pipeline::dirty::Owed;
@@ -37,19 +38,17 @@ impl<B> Pipeline<B> {
     pub(super) fn has_room(&self, lane: Lane) -> bool {
         let limits = self.config.limits;
         let room = self.capture.is_started() && self.has_free_build() && self.flights.len() < limits.units;
-        let all_but_one = |limit: usize| limit.saturating_sub(1).max(1);
         match lane {
             Lane::Live => room,
             Lane::Backfill => {
                 room && self.flights.in_lane(lane) < all_but_one(limits.units)
-                    && self.flights.building(lane) < all_but_one(self.build_limit.at_once())
+                    && self.backfill_builds_under_way() < all_but_one(self.build_limit.at_once())
             }
         }
     }
 
     fn has_free_build(&self) -> bool {
-        let builds = self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(_)));
-        builds < self.build_limit.at_once()
+        self.builds_under_way() < self.build_limit.at_once()
     }
 
     /// Builds while there is room: first what is to be built again, then units that are cut for it. Live ones go first;
@@ -227,8 +226,7 @@ impl<B> Pipeline<B> {
 
     /// Flushes what is ready, oldest first, while the sink takes more. Live parts go first; the backfill keeps its share.
     pub(super) fn start_flushes(&mut self) {
-        let writes = |purpose| matches!(purpose, Purpose::Flush(_) | Purpose::Compare(_));
-        while self.calls.under_way(writes) < self.flush_limit.at_once() {
+        while self.calls.under_way(is_of_the_sink) < self.flush_limit.at_once() {
             let lane = match (self.flights.is_ready(Lane::Live), self.flights.is_ready(Lane::Backfill)) {
                 (false, false) => return,
                 (true, false) => Lane::Live,

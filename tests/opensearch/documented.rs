@@ -361,6 +361,7 @@ async fn an_alias_that_is_missing_is_told_in_two_forms() {
         let sink = builder(&proxy.url()).build().unwrap();
         sink.begin(Epoch(0)).await.unwrap();
         sink.ensure_index(&books()).await.unwrap();
+        assert!(!proxy.seen("/_alias/books").is_empty(), "it was not asked for");
     }
 }
 

@@ -174,7 +174,7 @@ async fn faults_of_every_other_call_are_transient_and_the_call_can_be_repeated(s
         ("POST", "/_refresh"),
         ("POST", "/_search"),
     ];
-    // Each request of each call fails in each way, once; the calls are made again until they succeed.
+    // The first request of each kind fails in each way; the calls are made again until they succeed.
     for (round, fault) in faults.into_iter().enumerate() {
         let requests = if round == 0 { &requests[..] } else { &requests[2..] };
         for (method, path) in requests {

@@ -19,7 +19,7 @@ crate::on_both! {
     a_clear_that_stood_still_while_another_run_began_harms_nothing
     a_clear_that_is_late_harms_nothing_at_any_of_its_steps
     a_marker_that_is_late_says_nothing
-    a_fence_that_is_late_keeps_nobody_out_and_lets_nobody_in
+    a_fence_that_is_late_changes_nothing
     a_removal_that_is_late_removes_nothing_else
 }
 
@@ -232,7 +232,7 @@ async fn a_marker_that_is_late_says_nothing(server: Server) {
 }
 
 /// What a run does when it begins: it takes the right to write from the one before.
-async fn a_fence_that_is_late_keeps_nobody_out_and_lets_nobody_in(server: Server) {
+async fn a_fence_that_is_late_changes_nothing(server: Server) {
     let proxy = Proxy::start(Some(server.address)).await;
     let (first, run) = begun(builder(&proxy.url())).await;
     flush(&first, [put(id("books", 1), &v(1), (run, 1))]).await;

@@ -153,6 +153,12 @@ async fn interrupted(server: &Server, step: Step, dies: bool) -> usize {
             all_found(server, step, &when).await;
             if !is_over {
                 taken.unwrap();
+                let expected = match step {
+                    Step::Rebuild | Step::Again | Step::Start => Found::Old,
+                    Step::Mark => Found::New,
+                    Step::Clear => Found::Nothing,
+                };
+                assert_eq!(found(server).await, expected, "{step:?} {when}");
                 if reaches {
                     return requests;
                 }

@@ -200,10 +200,10 @@ impl Affinity {
                 let looks_numeric = digits.ends_with(|c: char| c.is_ascii_digit() || c == '.')
                     && digits.chars().all(|c| c.is_ascii_digit() || "+-.eE".contains(c));
                 let is_number = looks_numeric && digits.parse::<f64>().is_ok();
-                match (digits.parse::<i64>(), float(digits)) {
+                match (digits.parse::<i64>(), is_number.then(|| float(digits)).flatten()) {
                     (Ok(value), _) if !is_cut => self.apply(Value::Int(value)),
-                    (_, Some(value)) if is_number && self == Self::Real => self.apply(Value::Float(value)),
-                    (_, Some(value)) if is_number => number(value),
+                    (_, Some(value)) if self == Self::Real => self.apply(Value::Float(value)),
+                    (_, Some(value)) => number(value),
                     _ => Value::Text(text),
                 }
             }
@@ -214,7 +214,7 @@ impl Affinity {
     }
 }
 
-/// The number that a text is, as SQLite reads it (`sqlite3AtoF`): of its digits only those count, some nineteen, that an
+/// The number that a text is, which is known to be one, as SQLite reads it (`sqlite3AtoF`): of its digits only those count, some nineteen, that an
 /// integer of 64 bits has room for, so that it is not always the nearest one.
 fn float(text: &str) -> Option<f64> {
     const FULL: u64 = (u64::MAX - 9) / 10;
@@ -234,10 +234,13 @@ fn float(text: &str) -> Option<f64> {
             shift += i64::from(is_whole);
         }
     }
-    // What is out of reach in either direction stays so.
-    let exponent: i64 =
-        exponent.parse().unwrap_or(if exponent.starts_with('-') { -100_000 } else { 100_000 });
-    let exponent = exponent.clamp(-100_000, 100_000).saturating_add(shift);
+    // Of an exponent five digits count; with more it is 10,000.
+    let is_negative = exponent.starts_with('-');
+    let read = exponent.bytes().filter(u8::is_ascii_digit).fold(0_i64, |read, digit| match read {
+        ..10_000 => read * 10 + i64::from(digit - b'0'),
+        _ => 10_000,
+    });
+    let exponent = if is_negative { -read } else { read }.saturating_add(shift);
     format!("{significand}e{exponent}").parse::<f64>().ok().map(|value| sign * value)
 }
 
@@ -319,8 +322,14 @@ mod tests {
             "1e400",
             "1e-99999999999999999999",
             "0e99999999999999999999",
+            "1844674407370955159a",
+            "1844674407370955159-2",
+            "1844674407370955159e",
         ] {
             check(&Value::from(text));
+        }
+        for exponent in ["e9999", "e99999", "e100000", "e-100000", "e+010000"] {
+            check(&Value::from(format!("0.{}1{exponent}", "0".repeat(10_000))));
         }
     }
 
