@@ -20,12 +20,19 @@ use std::time::Duration;
 
 use syncline::config::{Alarms, FailurePolicy};
 use syncline::connectors::postgres::{PostgresCapture, PostgresDocuments};
+use syncline::error::FaultKind;
 use syncline::{Engine, Fault, Running};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Config, OnRejected};
-use crate::metrics::Metrics;
+use crate::config::{Config, OnRejected, Parts};
+use crate::http::Service;
+
+/// It was told something wrong: starting it again cannot help.
+const WRONG_SETTINGS: u8 = 2;
+
+/// How long it waits before it looks again whether the database server can be read.
+const START_DELAY: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -33,11 +40,19 @@ async fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let (Some(path), None) = (arguments.next(), arguments.next()) else {
         tracing::error!("usage: postgres_to_opensearch CONFIG.toml");
-        return ExitCode::from(2);
+        return ExitCode::from(WRONG_SETTINGS);
     };
-    match run(Path::new(&path)).await {
-        Ok(code) => code,
+    let settings = Config::read(Path::new(&path)).and_then(|config| Ok((config.parts()?, config)));
+    let (parts, config) = match settings {
+        Ok(settings) => settings,
         // With its causes. None of them shows a password.
+        Err(fault) => {
+            tracing::error!("{fault}");
+            return ExitCode::from(WRONG_SETTINGS);
+        }
+    };
+    match run(config, parts).await {
+        Ok(code) => code,
         Err(fault) => {
             tracing::error!("{fault}");
             ExitCode::FAILURE
@@ -45,22 +60,32 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(path: &Path) -> Result<ExitCode, Fault> {
-    let config = Config::read(path)?;
+async fn run(config: Config, parts: Parts) -> Result<ExitCode, Fault> {
     // Heard from the first moment on: without that, a signal during the start would kill the program.
     let mut stops = Stops::listen()?;
     let listener = TcpListener::bind(&config.listen)
         .await
         .map_err(|error| Fault::fatal(format!("listening on `{}`: {error}", config.listen)))?;
-    tracing::info!("serving /metrics and /health on {}", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    let service = Arc::new(Service::new(Duration::from_secs(config.stalled_seconds)));
+    tokio::spawn(http::serve(listener, Arc::clone(&service)));
+    tracing::info!("serving /metrics and /health on {address}");
 
-    let metrics = Arc::new(Metrics::default());
     let running = tokio::select! {
-        running = start(&config, Arc::clone(&metrics)) => Arc::new(running?),
-        () = stops.next() => return Ok(ExitCode::SUCCESS),
+        running = start(&config, parts, &service) => running,
+        () = stops.next() => {
+            tracing::info!("stopped before it had started");
+            return Ok(ExitCode::SUCCESS);
+        }
     };
-    let stalled_after = Duration::from_secs(config.stalled_seconds);
-    tokio::spawn(http::serve(listener, Arc::clone(&running), metrics, stalled_after));
+    let running = match running {
+        Ok(running) => service.started(running),
+        Err(fault) => {
+            tracing::error!("{fault}");
+            service.metrics.fail("it could not start");
+            return Ok(linger(&config, &mut stops).await);
+        }
+    };
 
     let asked = tokio::select! {
         _ = running.outcome() => false,
@@ -68,7 +93,7 @@ async fn run(path: &Path) -> Result<ExitCode, Fault> {
     };
     if asked {
         tracing::info!("stopping: working off what is owed, for {} s at the most", config.drain_seconds);
-        running.request_drain(Duration::from_secs(config.drain_seconds));
+        running.request_drain(config.drain());
         tokio::select! {
             _ = running.outcome() => {}
             () = stops.next() => {
@@ -87,33 +112,42 @@ async fn run(path: &Path) -> Result<ExitCode, Fault> {
             );
             Ok(ExitCode::SUCCESS)
         }
-        // The engine has said why. It is over, and `/health` says so for a while, before whoever watches over this
-        // program starts it anew.
-        Err(_) => {
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(config.linger_seconds)) => {}
-                () = stops.next() => {}
-            }
-            Ok(ExitCode::FAILURE)
-        }
+        // The engine has said why.
+        Err(_) if asked => Ok(ExitCode::FAILURE),
+        Err(_) => Ok(linger(&config, &mut stops).await),
     }
 }
 
-/// Puts the engine together, and starts it.
-async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<Running, Fault> {
-    let captured = config.postgres.server(&config.postgres.connection)?;
-    // Documents may be read from a standby of the captured server.
-    let read = match &config.postgres.read_from {
-        Some(standby) => config.postgres.server(standby)?,
-        None => captured.clone(),
+/// It is over, and `/health` says so for a while, before whoever watches over this program starts it anew.
+async fn linger(config: &Config, stops: &mut Stops) -> ExitCode {
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_secs(config.linger_seconds)) => {}
+        () = stops.next() => {}
+    }
+    ExitCode::FAILURE
+}
+
+/// Puts the engine together, and starts it, as soon as the database server can be read.
+async fn start(config: &Config, parts: Parts, service: &Service) -> Result<Running, Fault> {
+    let Parts { captured, read, definitions, sink } = parts;
+    let documents = loop {
+        match PostgresDocuments::open(&read, definitions.clone()).await.map_err(Fault::from) {
+            Ok(documents) => break documents,
+            Err(fault) if fault.kind() == FaultKind::Transient => {
+                tracing::warn!(%fault, "the documents' SQL could not be checked, to be tried again");
+                tokio::time::sleep(START_DELAY).await;
+            }
+            Err(fault) => return Err(fault),
+        }
     };
-    let documents = PostgresDocuments::open(&read, config.definitions()?).await?;
     let capture = PostgresCapture::new(&captured, &config.consumer, documents.tables());
-    let sink = config.opensearch.sink()?;
     let quarantine = sink.quarantine();
     let mut alarms = Alarms::default();
     alarms.lag_bytes = config.lag_alarm_bytes.or(alarms.lag_bytes);
-    let engine = Engine::new(capture, documents, sink).with_observer(metrics).with_alarms(alarms);
+    let engine = Engine::new(capture, documents, sink)
+        .with_observer(Arc::clone(&service.metrics))
+        .with_alarms(alarms)
+        .with_grace(config.grace());
     Ok(match config.on_rejected {
         OnRejected::Stop => engine.start(),
         OnRejected::Skip => {

@@ -259,7 +259,7 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> Classify<T> for Result<T, E> {
 pub enum Stage {
     /// The sink hands out a run's epoch.
     Begin,
-    /// The builder describes its indexes.
+    /// The builder describes its indexes, and the source is asked whether it can supply what they take.
     Describe,
     /// The sink creates an index, or checks it.
     Ensure,
@@ -338,7 +338,7 @@ pub enum EngineError {
     /// [`FailurePolicy::Stop`](crate::config::FailurePolicy::Stop), or they could not be built. How many of one call,
     /// and the first with the reason.
     #[error(
-        "{0} document(s) rejected by the sink or not built, among them {1}; the failure policy `Skip` would pass them over"
+        "{0} document(s) rejected by the sink or not built, among them {1}; a failure policy that skips them would let the others go on"
     )]
     DocumentsRejected(usize, String),
     /// An edge answered what its contract excludes.

@@ -85,9 +85,13 @@ impl World {
     }
 
     fn start(&self) -> Program {
+        self.start_as("correct horse")
+    }
+
+    fn start_as(&self, password: &str) -> Program {
         let child = program()
             .arg(self.config())
-            .env("PGPASSWORD", "correct horse")
+            .env("PGPASSWORD", password)
             .env("SEARCH_PASSWORD", "battery staple")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -116,9 +120,19 @@ impl World {
     }
 }
 
+/// A process that a test does not leave behind.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A program under way, and what it has said so far.
 struct Program {
-    child: Child,
+    child: Killed,
     errors: BufReader<ChildStderr>,
     said: String,
     address: SocketAddr,
@@ -135,7 +149,7 @@ impl Program {
                 break address.trim().parse().unwrap();
             }
         };
-        Self { child, errors, said, address }
+        Self { child: Killed(child), errors, said, address }
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
@@ -160,20 +174,56 @@ impl Program {
     }
 
     fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+        signal(self.child.0.id(), name);
+    }
+
+    /// Waits until it has logged this.
+    async fn until_said(mut self, what: &'static str) -> Self {
+        let pid = self.child.0.id();
+        let heard = move || {
+            while !self.said.contains(what) {
+                assert_ne!(self.errors.read_line(&mut self.said).unwrap(), 0, "it ended: {}", self.said);
+            }
+            self
+        };
+        patiently(pid, heard).await
+    }
+
+    async fn until_healthy(&self, wanted: (u16, &str)) {
+        let started = Instant::now();
+        while self.get("/health").await != (wanted.0, format!("{}\n", wanted.1)) {
+            assert!(started.elapsed() < Duration::from_secs(60), "{:?}", self.get("/health").await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits for its end. Returns its exit code and all that it said.
     async fn end(mut self) -> (Option<i32>, String) {
-        let ended = tokio::task::spawn_blocking(move || {
+        let pid = self.child.0.id();
+        let ended = move || {
             self.errors.read_to_string(&mut self.said).unwrap();
             let mut out = String::new();
-            self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
-            (self.child.wait().unwrap().code(), self.said + &out)
-        });
-        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it ends").unwrap()
+            self.child.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+            (self.child.0.wait().unwrap().code(), self.said + &out)
+        };
+        patiently(pid, ended).await
     }
+}
+
+/// Waits for a program to do this, and kills it where it does not: nobody would be left to read what it says.
+async fn patiently<T: Send + 'static>(pid: u32, what: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(what);
+    match tokio::time::timeout(Duration::from_secs(60), done).await {
+        Ok(done) => done.unwrap(),
+        Err(_) => {
+            signal(pid, "KILL");
+            panic!("it is waited for in vain");
+        }
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,9 +265,8 @@ async fn it_follows_is_stopped_and_goes_on_and_says_when_it_has_failed() {
     // A price that the index does not take: the policy is to stop.
     run("ALTER TABLE books ALTER price TYPE text; INSERT INTO books VALUES (1001, 'priceless', 'none')");
     program.until("syncline_phase{phase=\"ended\"}", 1.0).await;
-    let (status, why) = program.get("/health").await;
-    assert_eq!(status, 503);
-    assert!(why.starts_with("ended: ") && why.contains("books/1001"), "{why}");
+    let why = "ended: 1 document(s) rejected; the log tells why\n".to_owned();
+    assert_eq!(program.get("/health").await, (503, why), "and nothing of the data");
     program.signal("TERM");
     let (code, said) = program.end().await;
     assert_eq!(code, Some(1), "{said}");
@@ -225,10 +274,59 @@ async fn it_follows_is_stopped_and_goes_on_and_says_when_it_has_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_waits_for_a_server_that_is_not_there_and_says_of_one_that_refuses_it() {
+    let Some(world) = World::new().await else { return };
+    world.postgres.down("INT");
+    let program = world.start().until_said("to be tried again").await;
+    assert_eq!(program.get("/health").await, (200, "starting\n".to_owned()));
+    assert_eq!(program.measure("syncline_phase{phase=\"starting\"}").await, Some(1.0));
+    program.signal("TERM");
+    let (code, said) = program.end().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("stopped before it had started"), "{said}");
+
+    let program = world.start().until_said("to be tried again").await;
+    world.postgres.up();
+    program.until_healthy((200, "caught up")).await;
+    program.signal("TERM");
+    assert_eq!(program.end().await.0, Some(0));
+
+    let program = world.start_as("hunter2");
+    program.until_healthy((503, "ended: it could not start; the log tells why")).await;
+    assert_eq!(program.measure("syncline_phase{phase=\"ended\"}").await, Some(1.0));
+    program.signal("TERM");
+    let (code, said) = program.end().await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("password authentication failed") && !said.contains("hunter2"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_one_leaves_the_first_alone_and_takes_over_once_that_has_ended() {
+    let Some(world) = World::new().await else { return };
+    let first = world.start();
+    first.until_healthy((200, "caught up")).await;
+    let second = world.start().until_said("is followed by another program").await;
+    world.postgres.psql("shop", "UPDATE books SET title = 'by the first' WHERE id = 7").unwrap();
+    world.until("7", |book| book.is_some_and(|book| book["title"] == "by the first")).await;
+    assert_eq!(second.get("/health").await, (200, "starting\n".to_owned()));
+    first.until_healthy((200, "caught up")).await;
+    first.signal("TERM");
+    let (code, said) = first.end().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
+    world.postgres.psql("shop", "UPDATE books SET title = 'by the second' WHERE id = 7").unwrap();
+    world.until("7", |book| book.is_some_and(|book| book["title"] == "by the second")).await;
+    second.until_healthy((200, "caught up")).await;
+    second.signal("TERM");
+    assert_eq!(second.end().await.0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_says_what_is_wrong_with_its_configuration_and_with_its_servers() {
     let Some(world) = World::new().await else { return };
     let path = world.config();
-    let config = std::fs::read_to_string(&path).unwrap();
+    let config =
+        std::fs::read_to_string(&path).unwrap().replace("linger_seconds = 600", "linger_seconds = 0");
     let tries = |text: &str, password: Option<&str>| -> Output {
         std::fs::write(&path, text).unwrap();
         let mut command = program();
@@ -239,25 +337,26 @@ async fn it_says_what_is_wrong_with_its_configuration_and_with_its_servers() {
         command.output().unwrap()
     };
     let first = config.lines().find(|line| line.starts_with("consumer")).unwrap();
-    for (text, password, what) in [
-        (config.replace(first, "consumer = 7"), Some("correct horse"), "invalid type: integer `7`"),
-        (config.replace(first, "consumr = 'x'"), Some("correct horse"), "unknown field `consumr`"),
-        (config.clone(), Some("hunter2"), "password authentication failed"),
-        (config.clone(), None, "password"),
+    let right = Some("correct horse");
+    for (code, text, password, what) in [
+        (2, config.replace(first, "consumer = 7"), right, "line 5, column 12: invalid type: integer `7`"),
+        (2, config.replace(first, "consumr = 'x'"), right, "line 5, column 1: unknown field `consumr`"),
+        // A secret that stands where none should.
         (
-            config.replace("FROM books b", "FROM boks b"),
-            Some("correct horse"),
-            "relation \"boks\" does not exist",
+            2,
+            config.replace(first, "password = 'hunter2'"),
+            right,
+            "line 5, column 1: unknown field `password`",
         ),
-        (
-            config.replace(&world.search.url(), "ftp://x"),
-            Some("correct horse"),
-            "neither http:// nor https://",
-        ),
+        (2, config.replace(first, "consumer = hunter2'"), right, "line 5, column"),
+        (1, config.clone(), Some("hunter2"), "password authentication failed"),
+        (1, config.clone(), None, "password"),
+        (1, config.replace("FROM books b", "FROM boks b"), right, "relation \"boks\" does not exist"),
+        (2, config.replace(&world.search.url(), "ftp://x"), right, "neither http:// nor https://"),
     ] {
         let output = tries(&text, password);
         let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.contains(what), "{what}: {said}");
         assert!(
             !["correct horse", "hunter2", "battery staple"].iter().any(|secret| said.contains(secret)),

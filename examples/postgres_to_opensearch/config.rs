@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use syncline::Fault;
@@ -25,7 +26,7 @@ pub(crate) struct Config {
     pub(crate) listen: String,
     #[serde(default)]
     pub(crate) on_rejected: OnRejected,
-    /// How long a program that is told to stop works off what is owed. Less than whoever stops it waits before it kills.
+    /// Within how long a program that is told to stop has ended. Less than whoever stops it waits before it kills.
     #[serde(default = "default_drain_seconds")]
     pub(crate) drain_seconds: u64,
     /// How long `/health` tells of a run that has failed, before the program ends and is started anew.
@@ -36,10 +37,22 @@ pub(crate) struct Config {
     pub(crate) stalled_seconds: u64,
     /// A warning is logged once the server keeps more of its log than this for the program. Default: 1 GiB.
     pub(crate) lag_alarm_bytes: Option<u64>,
-    pub(crate) postgres: Postgres,
-    pub(crate) opensearch: OpenSearch,
+    postgres: Postgres,
+    opensearch: OpenSearch,
     #[serde(rename = "index")]
     indexes: Vec<Index>,
+}
+
+/// What is made of the settings without asking a server.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// Whose changes are captured.
+    pub(crate) captured: Server,
+    /// Where documents are read: a standby of the captured server, or that server itself.
+    pub(crate) read: Server,
+    /// How the documents of each index are made.
+    pub(crate) definitions: Vec<IndexDefinition>,
+    pub(crate) sink: OpenSearchSink,
 }
 
 /// What happens to a document that the cluster rejects, or that cannot be built.
@@ -55,11 +68,11 @@ pub(crate) enum OnRejected {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Postgres {
+struct Postgres {
     /// As libpq takes it. The password is not here but in `PGPASSWORD`, or in the file.
-    pub(crate) connection: String,
+    connection: String,
     /// A standby from which documents are read.
-    pub(crate) read_from: Option<String>,
+    read_from: Option<String>,
     password_file: Option<PathBuf>,
     /// The certificates that sign the server's, in PEM: then its name is verified too.
     certificate_authority: Option<PathBuf>,
@@ -67,7 +80,7 @@ pub(crate) struct Postgres {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct OpenSearch {
+struct OpenSearch {
     url: String,
     user: Option<String>,
     certificate_authority: Option<PathBuf>,
@@ -139,18 +152,41 @@ impl Config {
         let shown = path.display();
         let text = std::fs::read_to_string(path)
             .map_err(|error| Fault::fatal(format!("reading `{shown}`: {error}")))?;
-        toml::from_str(&text).map_err(|error| Fault::fatal(format!("`{shown}`: {error}")))
+        // The error itself would show the line, and what stands there may be a secret that should not.
+        toml::from_str(&text).map_err(|error: toml::de::Error| {
+            let place = error.span().and_then(|span| text.get(..span.start)).map(|before| {
+                let line = before.rsplit('\n').next().unwrap_or_default();
+                format!(", line {}, column {}", before.matches('\n').count() + 1, line.chars().count() + 1)
+            });
+            Fault::fatal(format!("`{shown}`{}: {}", place.unwrap_or_default(), error.message()))
+        })
     }
 
-    /// How the documents of each index are made.
-    pub(crate) fn definitions(&self) -> Result<Vec<IndexDefinition>, Fault> {
-        self.indexes.iter().map(Index::definition).collect()
+    /// Errors: a value that cannot be used, or a secret or a file that is not there.
+    pub(crate) fn parts(&self) -> Result<Parts, Fault> {
+        let captured = self.postgres.server(&self.postgres.connection)?;
+        let read = match &self.postgres.read_from {
+            Some(standby) => self.postgres.server(standby)?,
+            None => captured.clone(),
+        };
+        let definitions = self.indexes.iter().map(Index::definition).collect::<Result<_, _>>()?;
+        Ok(Parts { captured, read, definitions, sink: self.opensearch.sink()? })
+    }
+
+    /// How long a run that is told to stop works off what is owed.
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds).saturating_sub(self.grace())
+    }
+
+    /// How long it waits after that for what is under way.
+    pub(crate) fn grace(&self) -> Duration {
+        (Duration::from_secs(self.drain_seconds) / 4).min(Duration::from_secs(10))
     }
 }
 
 impl Postgres {
     /// A server by a connection string. The password is read from the environment where the file is not named.
-    pub(crate) fn server(&self, connection: &str) -> Result<Server, Fault> {
+    fn server(&self, connection: &str) -> Result<Server, Fault> {
         let mut server = Server::new(connection)?;
         if let Some(path) = &self.password_file {
             server = server.password_file(path);
@@ -163,7 +199,7 @@ impl Postgres {
 }
 
 impl OpenSearch {
-    pub(crate) fn sink(&self) -> Result<OpenSearchSink, Fault> {
+    fn sink(&self) -> Result<OpenSearchSink, Fault> {
         let mut builder = OpenSearchSink::builder(&self.url);
         if let Some(user) = &self.user {
             let password = std::env::var(SEARCH_PASSWORD).map_err(|error| {

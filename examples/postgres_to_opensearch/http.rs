@@ -1,7 +1,7 @@
 //! `/metrics` and `/health`.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -14,19 +14,77 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use syncline::Running;
 use syncline::pipeline::{Phase, Status};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 
 /// How long a client may take to say what it wants.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves until the program ends.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    running: Arc<Running>,
-    metrics: Arc<Metrics>,
+/// What is asked about, from before the run has started until after it has ended.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) metrics: Arc<Metrics>,
+    running: OnceLock<Arc<Running>>,
+    began: Instant,
     stalled_after: Duration,
-) {
+}
+
+impl Service {
+    /// Nothing runs yet.
+    pub(crate) fn new(stalled_after: Duration) -> Self {
+        Self { metrics: Arc::default(), running: OnceLock::new(), began: Instant::now(), stalled_after }
+    }
+
+    /// This is the run.
+    pub(crate) fn started(&self, running: Running) -> Arc<Running> {
+        Arc::clone(self.running.get_or_init(|| Arc::new(running)))
+    }
+
+    fn status(&self) -> Status {
+        match self.running.get() {
+            Some(running) => running.status(),
+            None => {
+                let mut status = Status::default();
+                if self.metrics.failure().is_some() {
+                    status.phase = Phase::Ended;
+                }
+                status
+            }
+        }
+    }
+
+    /// Whether the program does what it should: it starts or runs, and neither its start nor its oldest change takes too
+    /// long. A backfill that takes hours is healthy. What a server said, and what it concerned, is for the log alone:
+    /// whoever asks here was not asked for a password.
+    fn health(&self) -> (StatusCode, String) {
+        let status = self.status();
+        let oldest = status.oldest_unacknowledged.unwrap_or_default();
+        let (code, what) = match status.phase {
+            Phase::Starting if self.began.elapsed() > self.stalled_after => {
+                let what = format!("stalled: it has not started for {} s", self.began.elapsed().as_secs());
+                (StatusCode::SERVICE_UNAVAILABLE, what)
+            }
+            Phase::Running if oldest > self.stalled_after => {
+                let what =
+                    format!("stalled: the oldest change is not acknowledged since {} s", oldest.as_secs());
+                (StatusCode::SERVICE_UNAVAILABLE, what)
+            }
+            Phase::Starting => (StatusCode::OK, "starting".to_owned()),
+            Phase::Running if status.caught_up => (StatusCode::OK, "caught up".to_owned()),
+            Phase::Running => (StatusCode::OK, "catching up".to_owned()),
+            Phase::Ended => {
+                let why = self.metrics.failure().map(|what| format!(": {what}; the log tells why"));
+                (StatusCode::SERVICE_UNAVAILABLE, format!("ended{}", why.unwrap_or_default()))
+            }
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "stopping".to_owned()),
+        };
+        (code, what + "\n")
+    }
+}
+
+/// Serves until the program ends.
+pub(crate) async fn serve(listener: TcpListener, service: Arc<Service>) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -37,16 +95,16 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let (running, metrics) = (Arc::clone(&running), Arc::clone(&metrics));
+        let service = Arc::clone(&service);
         tokio::spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| {
-                let answer = answer(&request, &running.status(), &metrics, stalled_after);
+            let answers = service_fn(|request: Request<Incoming>| {
+                let answer = answer(&request, &service);
                 async move { Ok::<_, Infallible>(answer) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(stream), answers);
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended");
             }
@@ -54,19 +112,15 @@ pub(crate) async fn serve(
     }
 }
 
-fn answer(
-    request: &Request<Incoming>,
-    status: &Status,
-    metrics: &Metrics,
-    stalled_after: Duration,
-) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, service: &Service) -> Response<Full<Bytes>> {
     let plain = "text/plain; charset=utf-8";
     let (code, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
-            (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.text(status))
+            let page = service.metrics.text(&service.status());
+            (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
         }
         (&Method::GET | &Method::HEAD, "/health") => {
-            let (code, body) = health(status, metrics, stalled_after);
+            let (code, body) = service.health();
             (code, plain, body)
         }
         (_, "/metrics" | "/health") => (StatusCode::METHOD_NOT_ALLOWED, plain, "only GET\n".to_owned()),
@@ -79,26 +133,4 @@ fn answer(
         answer.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
     }
     answer
-}
-
-/// Whether the run does what it should: it is under way, and its oldest change is not too old. A backfill that takes hours
-/// is healthy.
-fn health(status: &Status, metrics: &Metrics, stalled_after: Duration) -> (StatusCode, String) {
-    let oldest = status.oldest_unacknowledged.unwrap_or_default();
-    let ill = match status.phase {
-        Phase::Starting | Phase::Running if oldest <= stalled_after => None,
-        Phase::Starting | Phase::Running => {
-            Some(format!("stalled: the oldest change is not acknowledged since {} s", oldest.as_secs()))
-        }
-        Phase::Ended => Some(match metrics.error() {
-            Some(error) => format!("ended: {error}"),
-            None => "ended".to_owned(),
-        }),
-        _ => Some("stopping".to_owned()),
-    };
-    match ill {
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-        None if status.caught_up => (StatusCode::OK, "caught up\n".to_owned()),
-        None => (StatusCode::OK, "catching up\n".to_owned()),
-    }
 }

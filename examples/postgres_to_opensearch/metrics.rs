@@ -22,7 +22,9 @@ struct Heard {
     /// By the call that failed.
     retries: BTreeMap<String, u64>,
     lag_bytes: Option<u64>,
-    error: Option<String>,
+    /// A build or a flush has failed since a unit was durable.
+    failing: bool,
+    failure: Option<String>,
 }
 
 impl Metrics {
@@ -30,9 +32,14 @@ impl Metrics {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the run has ended, where it has.
-    pub(crate) fn error(&self) -> Option<String> {
-        self.heard().error.clone()
+    /// What has failed, where the program cannot go on.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.heard().failure.clone()
+    }
+
+    /// This has failed, and the program cannot go on.
+    pub(crate) fn fail(&self, what: impl Into<String>) {
+        self.heard().failure = Some(what.into());
     }
 
     /// All of it, as Prometheus reads it.
@@ -120,13 +127,18 @@ impl Observer for Metrics {
         let mut heard = self.heard();
         heard.units += 1;
         heard.flush += stats.flush;
+        if std::mem::take(&mut heard.failing) {
+            tracing::info!("units become durable again");
+        }
         for (index, documents) in &stats.documents_by_index {
             *heard.documents.entry(index.to_string()).or_default() += *documents as u64;
         }
     }
 
     fn on_retry(&self, stage: Stage, _attempt: u32, _delay: Duration, _fault: &Fault) {
-        *self.heard().retries.entry(stage.to_string()).or_default() += 1;
+        let mut heard = self.heard();
+        *heard.retries.entry(stage.to_string()).or_default() += 1;
+        heard.failing |= matches!(stage, Stage::Build | Stage::Flush);
     }
 
     fn on_lag(&self, bytes: u64) {
@@ -134,7 +146,12 @@ impl Observer for Metrics {
     }
 
     fn on_error(&self, error: &EngineError) {
-        self.heard().error = Some(error.to_string());
+        self.fail(match error {
+            EngineError::Failed { stage, .. } => format!("{stage} failed"),
+            EngineError::DocumentsRejected(count, _) => format!("{count} document(s) rejected"),
+            EngineError::Contract { stage, .. } => format!("{stage} broke its contract"),
+            _ => "it was stopped".to_owned(),
+        });
     }
 }
 

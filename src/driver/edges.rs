@@ -7,7 +7,10 @@ use tracing::Instrument;
 use crate::document::{Content, Epoch};
 use crate::error::Fault;
 use crate::pipeline::{CallId, Command, Event};
-use crate::ports::{BoxQuarantine, ChangeCapture, DocumentBuilder, KeyStream, Opened, Quarantine, Sink};
+use crate::ports::{
+    BoxQuarantine, ChangeCapture, DocumentBuilder, IndexMapping, IndexScope, KeyStream, Opened, Quarantine,
+    Sink,
+};
 
 /// The ports of a run.
 pub(super) struct Edges<C, D, S> {
@@ -55,8 +58,7 @@ where
             }
             Command::Describe { call } => {
                 let span = tracing::debug_span!("describe", call = call.0);
-                let result = self.documents.index_mappings().instrument(span).await;
-                let result = result.map(|mappings| (mappings, self.documents.backfill_scopes()));
+                let result = self.describe().instrument(span).await;
                 Answer::Event(Event::Described { call, result })
             }
             Command::Ensure { call, mapping } => {
@@ -156,6 +158,13 @@ where
             Command::Abandon { .. } | Command::Notify(_) | Command::Finish(_) => return None,
         };
         Some(answer)
+    }
+
+    /// What the builder makes, once the source is known to supply what that takes.
+    async fn describe(&self) -> Result<(Vec<IndexMapping>, Vec<IndexScope>), Fault> {
+        let mappings = self.documents.index_mappings().await?;
+        self.capture.prepare(&self.documents.needs()).await?;
+        Ok((mappings, self.documents.backfill_scopes()))
     }
 
     async fn open(&self) -> Result<Opened, Fault> {

@@ -1,8 +1,9 @@
 //! How a run begins, what the capture yields, and how it is resolved.
 //!
-//! A run begins in one order: the sink's epoch; the builder's mappings and scopes; every index ensured; the quarantine
-//! loaded; the capture opened. Only then is anything read from a table, so that no change can fall between a snapshot and
-//! the stream.
+//! A run begins in one order: the builder's mappings and scopes, where the source is asked whether it can supply them; the
+//! sink's epoch; every index ensured; the quarantine loaded; the capture opened. A run that cannot have its source thus never
+//! takes the sink away from one that has; and only then is anything read from a table, so that no change can fall between a
+//! snapshot and the stream.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -77,7 +78,7 @@ impl<B> Pipeline<B> {
                 self.epoch = epoch;
                 let limits = self.config.limits;
                 self.flush_limit = Limit::new(limits.flushes.min(concurrency.max(1)), limits.adaptive);
-                self.make(Purpose::Describe, 1);
+                self.ensure(0);
             }
             Err(fault) => self.on_fault(call, fault),
         }
@@ -110,7 +111,7 @@ impl<B> Pipeline<B> {
             self.seeding.add_scope(scope, self.config.skip_backfill);
         }
         self.capture.mappings = mappings.into_iter().map(Arc::new).collect();
-        self.ensure(0);
+        self.make(Purpose::Begin, 1);
     }
 
     pub(super) fn on_ensured(&mut self, at: usize) {

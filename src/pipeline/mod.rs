@@ -167,7 +167,7 @@ impl<B> Pipeline<B> {
             cursors_at: None,
             config,
         };
-        pipeline.make(Purpose::Begin, 1);
+        pipeline.make(Purpose::Describe, 1);
         Ok(pipeline)
     }
 

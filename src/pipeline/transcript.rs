@@ -203,10 +203,10 @@ impl Run {
             pipeline.commands.clear();
             pipeline.calls = Calls::new(pipeline.config.retry);
             for _ in 0..ids {
-                let id = pipeline.calls.make(Purpose::Begin, 1, start);
+                let id = pipeline.calls.make(Purpose::Describe, 1, start);
                 pipeline.calls.answered(id);
             }
-            pipeline.make(Purpose::Begin, 1);
+            pipeline.make(Purpose::Describe, 1);
         }
         let mut run = Self {
             pipeline,
@@ -374,7 +374,7 @@ fn an_error_names_file_and_line() {
     let tell = |text: &str| tell("x.txt", text, Instant::ORIGIN, 0).err();
     assert_eq!(tell("config\n").unwrap(), "x.txt:1: the first line states the goal: `# A4: ...`");
     assert_eq!(tell("# A\nconfig max_change=2\n").unwrap(), "x.txt:2: `max_change` is no setting");
-    assert_eq!(tell("# A\n\n> begun #1\n> jumped\n").unwrap(), "x.txt:4: `jumped` is no event");
+    assert_eq!(tell("# A\n\n> described #1\n> jumped\n").unwrap(), "x.txt:4: `jumped` is no event");
     assert_eq!(tell("# A\n> start users\n> built\n").unwrap(), "x.txt:3: no call waits for `built`");
     assert_eq!(difference("a\nb\nc\n", "a\nx\nc\n"), "@ line 2\n  a\n- b\n+ x\n  c\n");
 }

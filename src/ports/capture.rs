@@ -68,8 +68,9 @@ impl core::fmt::Debug for Opened {
 /// A stream that is pending has nothing more for the moment, unless its last item was [`More`](Captured::More): one that
 /// waits while it reads what was there before should say so, or the sink is told too early that it is caught up.
 pub trait ChangeCapture: Send + Sync + 'static {
-    /// Checks that the source can supply what the builder needs, before anything is opened. Errors should say what to
-    /// run to make it so. Default: it can.
+    /// Checks that the source can supply what the builder needs, and that no other run has it where only one can: before the
+    /// sink is told of the run, and once more before each opening. Errors should say what to run to make it so. Default: it
+    /// can.
     fn prepare(&self, needs: &[TableNeeds]) -> impl Future<Output = Result<(), Fault>> + Send {
         let _ = needs;
         async { Ok(()) }

@@ -21,7 +21,7 @@ const CALLS: [(&str, Stage); 15] = [
     ("mappings", Stage::Describe),
     ("ensure", Stage::Ensure),
     ("load", Stage::Quarantine),
-    ("prepare", Stage::Capture),
+    ("prepare", Stage::Describe),
     ("open", Stage::Capture),
     ("resolve", Stage::Resolve),
     ("build", Stage::Build),

@@ -198,7 +198,8 @@ async fn b2_a_new_slot_appears_only_once_a_scan_can_see_what_it_does_not_stream(
 #[tokio::test]
 async fn b8_a_slot_that_is_in_use_is_transient() {
     let Some(world) = World::new(BOOKS) else { return };
-    let _first = opened(&world.capture(&["books"])).await;
+    let first = world.capture(&["books"]);
+    let _stream = opened(&first).await;
     let fault = world.capture(&["books"]).open().await.unwrap_err();
     assert_eq!(fault.kind(), FaultKind::Transient, "{fault}");
     assert!(
@@ -206,6 +207,11 @@ async fn b8_a_slot_that_is_in_use_is_transient() {
         "{fault}"
     );
     assert_eq!(world.capture(&["books"]).forget_consumer().await.unwrap_err().kind(), FaultKind::Transient);
+    // Whoever begins is told before that, and whoever has it already is not.
+    let fault = world.capture(&["books"]).prepare(&[]).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Transient, "{fault}");
+    assert!(fault.message().contains("is followed by another program"), "{fault}");
+    first.prepare(&[]).await.unwrap();
 }
 
 #[tokio::test]

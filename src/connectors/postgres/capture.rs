@@ -61,7 +61,8 @@ impl PostgresCapture {
     /// A capture of these tables, for the consumer of this name. Nothing is connected yet.
     ///
     /// The server keeps its log for each consumer's name, which is a part of the names of its slot and of its publication.
-    /// Give every destination its own name, and let one process at a time use it. For documents of
+    /// Give every destination its own name, and let one process at a time use it: another one finds the slot in use, and
+    /// tries again as after any transient failure, before it has touched the sink. For documents of
     /// [`PostgresDocuments`](super::PostgresDocuments), the tables are
     /// [`PostgresDocuments::tables`](super::PostgresDocuments::tables). A table without a schema is found by the role's
     /// `search_path`.
@@ -178,6 +179,10 @@ impl ChangeCapture for PostgresCapture {
         for TableNeeds { table: name, before } in needs {
             let found = tables.iter().find(|table| table.name == *name);
             found.ok_or_else(|| self.not_captured(name))?.supplies(&self.server, &client, before).await?;
+        }
+        // One that is streamed from here may take a moment to be let go.
+        if self.live().is_none() {
+            slot::check_free(&self.server, &client, &self.consumer).await?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io;
 
-use deadpool_postgres::PoolError;
+use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::error::SqlState;
 
 use super::pgoutput::DecodeError;
@@ -35,7 +35,7 @@ pub enum PostgresError {
         /// The answer.
         source: tokio_postgres::Error,
     },
-    /// The replication connection failed.
+    /// A connection failed.
     #[error("PostgreSQL at `{server}`, {doing}")]
     Connection {
         /// Host, port and database.
@@ -78,8 +78,8 @@ pub enum PostgresError {
     /// The SQL of an index reads a table that its definition says nothing of, so that no change to it would be followed.
     #[error(
         "PostgreSQL at `{server}`: the SQL of index `{index}`{} reads the table `{table}`, which is neither its root nor \
-         declared, so that its changes would be missed: declare it with `.related(...)`, or with \
-         `.constant(...)` if its changes do not matter",
+         declared, so that its changes would be missed: declare it as related, or as constant if its changes do \
+         not matter",
         query_of.as_ref().map(|table| format!(", related table `{table}`,")).unwrap_or_default()
     )]
     Undeclared {
@@ -115,6 +115,18 @@ pub enum PostgresError {
         server: String,
         /// What was changed.
         what: String,
+    },
+    /// Another connection follows the slot, of another program of this consumer most likely.
+    #[error(
+        "PostgreSQL at `{server}`: the replication slot `{slot}` is followed by another program (process {pid} of the server)"
+    )]
+    Followed {
+        /// Host, port and database.
+        server: String,
+        /// The slot.
+        slot: String,
+        /// The server's process for whoever follows it.
+        pid: i32,
     },
     /// No connection of the pool came free in time.
     #[error("PostgreSQL at `{server}`: no connection came free in time; the pool has {connections}")]
@@ -171,7 +183,7 @@ impl PostgresError {
             Self::Database { source, .. } => classify(source),
             Self::Connection { source, .. } => classify_io(source),
             Self::Refused { code, .. } => classify_code(code),
-            Self::Stale { .. } | Self::Busy { .. } => FaultKind::Transient,
+            Self::Followed { .. } | Self::Stale { .. } | Self::Busy { .. } => FaultKind::Transient,
             Self::Settings { .. }
             | Self::Setup { .. }
             | Self::Definition { .. }
@@ -219,6 +231,11 @@ impl Place {
         move |error| match error {
             PoolError::Backend(source) => {
                 PostgresError::Database { server, doing: "connecting".into(), source }
+            }
+            // The pool has room, and the server did not take the connection in time.
+            PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
+                let source = io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
+                PostgresError::Connection { server, doing: "connecting".into(), source }
             }
             _ => PostgresError::Busy { server, connections },
         }

@@ -36,6 +36,8 @@ pub(super) struct Slot {
     pub(super) system: u64,
     /// The position from which it streams.
     pub(super) confirmed: u64,
+    /// The server's process for whoever follows it now.
+    follower: Option<i32>,
 }
 
 /// Checks the name of a consumer. Errors say what it may be.
@@ -271,7 +273,7 @@ async fn find(
     let rows = client
         .query(
             "SELECT slot_name::text, (SELECT system_identifier FROM pg_catalog.pg_control_system()),
-                 (confirmed_flush_lsn - '0/0')::int8, restart_lsn IS NULL OR coalesce(wal_status, '') = 'lost'
+                 (confirmed_flush_lsn - '0/0')::int8, restart_lsn IS NULL OR coalesce(wal_status, '') = 'lost', active_pid
              FROM pg_catalog.pg_replication_slots
              WHERE database = pg_catalog.current_database() AND plugin = 'pgoutput' AND NOT temporary
                  AND slot_name ~ $1
@@ -288,12 +290,27 @@ async fn find(
                 let system = row.get::<_, i64>(1).cast_unsigned();
                 let stream = StreamId::new(format!("postgres/{system}/{name}"))
                     .map_err(|error| server.place.unexpected(error.to_string()))?;
-                healthy = Some(Slot { name, stream, system, confirmed: confirmed.cast_unsigned() });
+                let (confirmed, follower) = (confirmed.cast_unsigned(), row.get(4));
+                healthy = Some(Slot { name, stream, system, confirmed, follower });
             }
             _ => useless.push(name),
         }
     }
     Ok((healthy, useless))
+}
+
+/// Checks that nobody follows the slot of a consumer. Errors: somebody does, which is transient.
+pub(super) async fn check_free(
+    server: &Server,
+    client: &Object,
+    consumer: &str,
+) -> Result<(), PostgresError> {
+    match find(server, client, consumer).await?.0 {
+        Some(Slot { name: slot, follower: Some(pid), .. }) => {
+            Err(PostgresError::Followed { server: server.place.0.clone(), slot, pid })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The slot of a consumer: the one there is, or a new one where there is none, where it is `fresh` that is asked for, or
