@@ -66,6 +66,7 @@ fn config(bytes: &mut Unstructured<'_>) -> Result<Config> {
     config.alarms.lag_bytes = bytes.arbitrary()?;
     config.quarantine = bytes.arbitrary()?;
     config.skip_backfill = bytes.arbitrary()?;
+    config.limits.adaptive = bytes.arbitrary()?;
     Ok(config)
 }
 

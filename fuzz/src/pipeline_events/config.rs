@@ -44,6 +44,7 @@ impl Case {
         config.limits.resolve_changes = at_most(self.resolve_changes, 8);
         config.limits.builds = at_most(self.builds, 4);
         config.limits.flushes = at_most(self.flushes, 4);
+        config.limits.adaptive = self.units >= 128;
         config.limits.units = at_most(self.units, 8).max(config.limits.builds).max(config.limits.flushes);
         config.limits.backfill_rows = at_most(self.backfill_rows, 8);
         config.limits.backfill_share = u32::from(self.backfill_share % 4) + 1;
