@@ -320,6 +320,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_usual_is_learned_of_a_call_that_is_alone_and_of_what_is_faster_beside_others() {
+        let mut limit = Limit::new(2, true);
+        let mut after = |took, full| {
+            limit.answered(ms(0), ms(took), 100, full);
+            (limit.at_once(), limit.usual[&6].as_micros())
+        };
+        assert_eq!(after(40, false), (1, 40_000));
+        assert_eq!(after(80, false), (1, 50_000));
+        assert_eq!(after(10, false), (1, 40_000));
+        // From here on there are two.
+        assert_eq!(after(40, true), (2, 40_000));
+        assert_eq!(after(24, false), (2, 38_000));
+        assert_eq!(after(60, false), (2, 38_000));
+        // Twice as long as usual, and the noise: that is as long as a round may take.
+        assert_eq!(after(81, false), (2, 38_000));
+        assert_eq!(after(81, false), (2, 38_000));
+        assert_eq!(after(81, false), (2, 38_000));
+        assert_eq!(after(82, false), (1, 38_000));
+    }
+
+    #[test]
     fn what_takes_a_moment_longer_is_as_fast() {
         let mut limit = Limit::new(4, true);
         let at = rounds(&mut limit, 0, 1, |_| 1);
