@@ -212,8 +212,9 @@ impl<B> Pipeline<B> {
             for &number in &scan.members {
                 let index = self.seeding.get_mut(number);
                 match &mut index.verification {
-                    Some(verification) if scan.verifies => verification.on_scanned(),
-                    Some(_) | None => index.stage = Stage::Scanned,
+                    // An index that is being seeded is not verified.
+                    Some(verification) => verification.on_scanned(),
+                    None => index.stage = Stage::Scanned,
                 }
             }
         } else {
