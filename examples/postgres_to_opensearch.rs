@@ -34,8 +34,7 @@ const WRONG_SETTINGS: u8 = 2;
 /// How long it waits before it looks again whether the database server can be read.
 const START_DELAY: Duration = Duration::from_secs(5);
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let mut arguments = std::env::args_os().skip(1);
     let (Some(path), None) = (arguments.next(), arguments.next()) else {
@@ -51,13 +50,20 @@ async fn main() -> ExitCode {
             return ExitCode::from(WRONG_SETTINGS);
         }
     };
-    match run(config, parts).await {
-        Ok(code) => code,
-        Err(fault) => {
-            tracing::error!("{fault}");
-            ExitCode::FAILURE
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the runtime does not start: {error}");
+            return ExitCode::FAILURE;
         }
-    }
+    };
+    let code = runtime.block_on(run(config, parts)).unwrap_or_else(|fault| {
+        tracing::error!("{fault}");
+        ExitCode::FAILURE
+    });
+    // What blocks a thread still (a name server that does not answer) is not waited for.
+    runtime.shutdown_background();
+    code
 }
 
 async fn run(config: Config, parts: Parts) -> Result<ExitCode, Fault> {
@@ -92,7 +98,7 @@ async fn run(config: Config, parts: Parts) -> Result<ExitCode, Fault> {
         () = stops.next() => true,
     };
     if asked {
-        tracing::info!("stopping: working off what is owed, for {} s at the most", config.drain_seconds);
+        tracing::info!("stopping: working off what is owed, and ending within {} s", config.drain_seconds);
         running.request_drain(config.drain());
         tokio::select! {
             _ = running.outcome() => {}
@@ -112,9 +118,17 @@ async fn run(config: Config, parts: Parts) -> Result<ExitCode, Fault> {
             );
             Ok(ExitCode::SUCCESS)
         }
-        // The engine has said why.
-        Err(_) if asked => Ok(ExitCode::FAILURE),
-        Err(_) => Ok(linger(&config, &mut stops).await),
+        Err(error) => {
+            // The engine has said why, where it could.
+            if service.metrics.failure().is_none() {
+                tracing::error!(%error, "the engine is gone");
+                service.metrics.fail("it was stopped");
+            }
+            match asked {
+                true => Ok(ExitCode::FAILURE),
+                false => Ok(linger(&config, &mut stops).await),
+            }
+        }
     }
 }
 

@@ -264,9 +264,9 @@ async fn it_follows_is_stopped_and_goes_on_and_says_when_it_has_failed() {
 
     // A price that the index does not take: the policy is to stop.
     run("ALTER TABLE books ALTER price TYPE text; INSERT INTO books VALUES (1001, 'priceless', 'none')");
-    program.until("syncline_phase{phase=\"ended\"}", 1.0).await;
-    let why = "ended: 1 document(s) rejected; the log tells why\n".to_owned();
-    assert_eq!(program.get("/health").await, (503, why), "and nothing of the data");
+    // And nothing of the data.
+    program.until_healthy((503, "ended: 1 document(s) rejected; the log tells why")).await;
+    assert_eq!(program.measure("syncline_phase{phase=\"ended\"}").await, Some(1.0));
     program.signal("TERM");
     let (code, said) = program.end().await;
     assert_eq!(code, Some(1), "{said}");
@@ -339,7 +339,7 @@ async fn it_says_what_is_wrong_with_its_configuration_and_with_its_servers() {
     let first = config.lines().find(|line| line.starts_with("consumer")).unwrap();
     let right = Some("correct horse");
     for (code, text, password, what) in [
-        (2, config.replace(first, "consumer = 7"), right, "line 5, column 12: invalid type: integer `7`"),
+        (2, config.replace(first, "consumer = 7"), right, "line 5, column 12: expected a string"),
         (2, config.replace(first, "consumr = 'x'"), right, "line 5, column 1: unknown field `consumr`"),
         // A secret that stands where none should.
         (
@@ -349,6 +349,25 @@ async fn it_says_what_is_wrong_with_its_configuration_and_with_its_servers() {
             "line 5, column 1: unknown field `password`",
         ),
         (2, config.replace(first, "consumer = hunter2'"), right, "line 5, column"),
+        (
+            2,
+            config.replace("[postgres]", "[x]").replace(first, "postgres = 'hunter2'"),
+            right,
+            "expected struct Postgres",
+        ),
+        (
+            2,
+            config.replace("on_rejected = \"stop\"", "on_rejected = 'hunter2'"),
+            right,
+            "expected `stop` or `skip`",
+        ),
+        (2, config.replace("# password_file", "password_file"), right, "reading `/run/secrets/shop`"),
+        (
+            2,
+            format!("index = []\n{}", config.split("[[index]]").next().unwrap()),
+            right,
+            "no `[[index]]` is defined",
+        ),
         (1, config.clone(), Some("hunter2"), "password authentication failed"),
         (1, config.clone(), None, "password"),
         (1, config.replace("FROM books b", "FROM boks b"), right, "relation \"boks\" does not exist"),

@@ -146,24 +146,50 @@ fn default_stalled_seconds() -> u64 {
     300
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    std::fs::read(path).map_err(|error| Fault::fatal(format!("reading `{}`: {error}", path.display())))
+}
+
+/// What is wrong, without the value that is: a name that is not known is told, and of a value only what was expected.
+fn without_values(message: &str) -> String {
+    let is_of_a_name =
+        ["unknown field", "missing field", "duplicate"].iter().any(|of| message.starts_with(of));
+    match message.split_once(", expected ") {
+        Some((_, expected)) if !is_of_a_name => format!("expected {expected}"),
+        _ => message.to_owned(),
+    }
+}
+
 impl Config {
     /// Reads the file. Errors name the file, the place and what is wrong there.
     pub(crate) fn read(path: &Path) -> Result<Self, Fault> {
         let shown = path.display();
         let text = std::fs::read_to_string(path)
             .map_err(|error| Fault::fatal(format!("reading `{shown}`: {error}")))?;
-        // The error itself would show the line, and what stands there may be a secret that should not.
+        // The error itself would show the line, or a value, and what stands there may be a secret that should not.
         toml::from_str(&text).map_err(|error: toml::de::Error| {
             let place = error.span().and_then(|span| text.get(..span.start)).map(|before| {
                 let line = before.rsplit('\n').next().unwrap_or_default();
                 format!(", line {}, column {}", before.matches('\n').count() + 1, line.chars().count() + 1)
             });
-            Fault::fatal(format!("`{shown}`{}: {}", place.unwrap_or_default(), error.message()))
+            Fault::fatal(format!(
+                "`{shown}`{}: {}",
+                place.unwrap_or_default(),
+                without_values(error.message())
+            ))
         })
     }
 
     /// Errors: a value that cannot be used, or a secret or a file that is not there.
     pub(crate) fn parts(&self) -> Result<Parts, Fault> {
+        if self.indexes.is_empty() {
+            return Err(Fault::fatal("no `[[index]]` is defined"));
+        }
+        // They are read anew with each connection.
+        let files = [&self.postgres.password_file, &self.postgres.certificate_authority];
+        for path in files.into_iter().flatten() {
+            read(path)?;
+        }
         let captured = self.postgres.server(&self.postgres.connection)?;
         let read = match &self.postgres.read_from {
             Some(standby) => self.postgres.server(standby)?,
@@ -211,9 +237,7 @@ impl OpenSearch {
             builder = builder.api_key(key);
         }
         if let Some(path) = &self.certificate_authority {
-            let pem = std::fs::read(path)
-                .map_err(|error| Fault::fatal(format!("reading `{}`: {error}", path.display())))?;
-            builder = builder.certificate_authority(pem);
+            builder = builder.certificate_authority(read(path)?);
         }
         if let Some(prefix) = &self.prefix {
             builder = builder.prefix(prefix);

@@ -42,16 +42,11 @@ impl Service {
     }
 
     fn status(&self) -> Status {
-        match self.running.get() {
-            Some(running) => running.status(),
-            None => {
-                let mut status = Status::default();
-                if self.metrics.failure().is_some() {
-                    status.phase = Phase::Ended;
-                }
-                status
-            }
+        let mut status = self.running.get().map(|running| running.status()).unwrap_or_default();
+        if self.metrics.failure().is_some() {
+            status.phase = Phase::Ended;
         }
+        status
     }
 
     /// Whether the program does what it should: it starts or runs, and neither its start nor its oldest change takes too

@@ -46,19 +46,19 @@ pub enum Then {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Event<B> {
-    /// Answers [`Command::Begin`]: the run's epoch, and how many flushes the sink takes at once.
-    Begun {
-        /// The command's id.
-        call: CallId,
-        /// The answer.
-        result: Result<(Epoch, usize), Fault>,
-    },
     /// Answers [`Command::Describe`]: the mappings of all indexes, and those that can be seeded.
     Described {
         /// The command's id.
         call: CallId,
         /// The answer.
         result: Result<(Vec<IndexMapping>, Vec<IndexScope>), Fault>,
+    },
+    /// Answers [`Command::Begin`]: the run's epoch, and how many flushes the sink takes at once.
+    Begun {
+        /// The command's id.
+        call: CallId,
+        /// The answer.
+        result: Result<(Epoch, usize), Fault>,
     },
     /// Answers [`Command::LoadQuarantine`].
     QuarantineLoaded {
@@ -214,13 +214,13 @@ impl<B> Event<B> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Command<B> {
-    /// Begin a run at the sink.
-    Begin {
+    /// Ask the builder for its mappings and scopes, and the source whether it can supply what they take.
+    Describe {
         /// Echoed by the answer.
         call: CallId,
     },
-    /// Ask the builder for its mappings and scopes.
-    Describe {
+    /// Begin a run at the sink.
+    Begin {
         /// Echoed by the answer.
         call: CallId,
     },

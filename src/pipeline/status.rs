@@ -12,7 +12,7 @@ use crate::name::IndexName;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Indexes are ensured and the capture is opened.
+    /// The source is asked what it can supply, the sink is told of the run, indexes are ensured and the capture is opened.
     #[default]
     Starting,
     /// Changes flow.

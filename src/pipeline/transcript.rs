@@ -22,7 +22,7 @@
 //!   from token 7 on, `+orders/5{user=1->user=2}` one with its images; `truncate:users,orders` are tables that were
 //!   emptied; `@20` is a checkpoint. `users/1=a` is a document
 //!   with its body, `-users/2` a tombstone, `users/3!throttled` and the like a failure of that document alone.
-//! - `start` stands for everything from `begin` to the seed states of its indexes: `users` is seeded, `users=unseeded` is
+//! - `start` stands for everything from `describe` to the seed states of its indexes: `users` is seeded, `users=unseeded` is
 //!   not, `users=after:3` resumes from a cursor, `books@users` has `users` for its root table, `books@users+orders` is
 //!   built from `orders` too and from no other.
 //!
@@ -301,7 +301,7 @@ impl Run {
         lines
     }
 
-    /// Everything from `begin` to the seed states: what is then under way.
+    /// Everything from `describe` to the seed states: what is then under way.
     fn begin(&mut self, text: &str) -> Result<Vec<String>, String> {
         let start = parse::start(text)?;
         let mut last = Vec::new();

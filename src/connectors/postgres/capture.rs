@@ -61,8 +61,9 @@ impl PostgresCapture {
     /// A capture of these tables, for the consumer of this name. Nothing is connected yet.
     ///
     /// The server keeps its log for each consumer's name, which is a part of the names of its slot and of its publication.
-    /// Give every destination its own name, and let one process at a time use it: another one finds the slot in use, and
-    /// tries again as after any transient failure, before it has touched the sink. For documents of
+    /// Give every destination its own name, and let one process at a time use it. Another one that starts while the slot is
+    /// followed does not touch the sink, and tries again as after any transient failure; one that starts in a moment when it is not
+    /// (the first is still starting, or is connecting again) takes the sink over, and the first one ends. For documents of
     /// [`PostgresDocuments`](super::PostgresDocuments), the tables are
     /// [`PostgresDocuments::tables`](super::PostgresDocuments::tables). A table without a schema is found by the role's
     /// `search_path`.

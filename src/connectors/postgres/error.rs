@@ -116,9 +116,9 @@ pub enum PostgresError {
         /// What was changed.
         what: String,
     },
-    /// Another connection follows the slot, of another program of this consumer most likely.
+    /// Another connection follows a slot of the consumer: of another program, or one that has died and is not missed yet.
     #[error(
-        "PostgreSQL at `{server}`: the replication slot `{slot}` is followed by another program (process {pid} of the server)"
+        "PostgreSQL at `{server}`: the replication slot `{slot}` is followed by another program, or by one that has just died (process {pid} of the server)"
     )]
     Followed {
         /// Host, port and database.

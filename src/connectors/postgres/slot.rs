@@ -36,8 +36,6 @@ pub(super) struct Slot {
     pub(super) system: u64,
     /// The position from which it streams.
     pub(super) confirmed: u64,
-    /// The server's process for whoever follows it now.
-    follower: Option<i32>,
 }
 
 /// Checks the name of a consumer. Errors say what it may be.
@@ -264,6 +262,11 @@ async fn missing(
     Ok(missing)
 }
 
+/// A regular expression for the names of a consumer's slots.
+fn names_of(consumer: &str) -> String {
+    format!("^{OWN}{consumer}_[0-9a-f]{{{INCARNATION_DIGITS}}}$")
+}
+
 /// Finds the slots of a consumer: the one to stream from, where there is one, and those that are of no use.
 async fn find(
     server: &Server,
@@ -273,12 +276,12 @@ async fn find(
     let rows = client
         .query(
             "SELECT slot_name::text, (SELECT system_identifier FROM pg_catalog.pg_control_system()),
-                 (confirmed_flush_lsn - '0/0')::int8, restart_lsn IS NULL OR coalesce(wal_status, '') = 'lost', active_pid
+                 (confirmed_flush_lsn - '0/0')::int8, restart_lsn IS NULL OR coalesce(wal_status, '') = 'lost'
              FROM pg_catalog.pg_replication_slots
              WHERE database = pg_catalog.current_database() AND plugin = 'pgoutput' AND NOT temporary
                  AND slot_name ~ $1
              ORDER BY confirmed_flush_lsn NULLS LAST, slot_name",
-            &[&format!("^{OWN}{consumer}_[0-9a-f]{{{INCARNATION_DIGITS}}}$")],
+            &[&names_of(consumer)],
         )
         .await
         .map_err(server.place.failed("reading the replication slots"))?;
@@ -290,8 +293,7 @@ async fn find(
                 let system = row.get::<_, i64>(1).cast_unsigned();
                 let stream = StreamId::new(format!("postgres/{system}/{name}"))
                     .map_err(|error| server.place.unexpected(error.to_string()))?;
-                let (confirmed, follower) = (confirmed.cast_unsigned(), row.get(4));
-                healthy = Some(Slot { name, stream, system, confirmed, follower });
+                healthy = Some(Slot { name, stream, system, confirmed: confirmed.cast_unsigned() });
             }
             _ => useless.push(name),
         }
@@ -299,17 +301,25 @@ async fn find(
     Ok((healthy, useless))
 }
 
-/// Checks that nobody follows the slot of a consumer. Errors: somebody does, which is transient.
+/// Checks that nobody follows a slot of a consumer, were it one that is of no use. Errors: somebody does, which is transient.
 pub(super) async fn check_free(
     server: &Server,
     client: &Object,
     consumer: &str,
 ) -> Result<(), PostgresError> {
-    match find(server, client, consumer).await?.0 {
-        Some(Slot { name: slot, follower: Some(pid), .. }) => {
-            Err(PostgresError::Followed { server: server.place.0.clone(), slot, pid })
+    let followed = client
+        .query_opt(
+            "SELECT slot_name::text, active_pid FROM pg_catalog.pg_replication_slots
+             WHERE slot_name ~ $1 AND active_pid IS NOT NULL LIMIT 1",
+            &[&names_of(consumer)],
+        )
+        .await
+        .map_err(server.place.failed("reading the replication slots"))?;
+    match followed {
+        Some(row) => {
+            Err(PostgresError::Followed { server: server.place.0.clone(), slot: row.get(0), pid: row.get(1) })
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
