@@ -120,9 +120,9 @@ impl Default for Limits {
             documents: 16_384,
             resolves: 4,
             resolve_changes: 256,
-            builds: 2,
+            builds: 4,
             flushes: 1,
-            units: 4,
+            units: 5,
             backfill_rows: 4096,
             backfill_share: 4,
             adaptive: false,
@@ -324,7 +324,7 @@ mod tests {
         let mut config = Config::default();
         config.limits.units = 1;
         let message = config.check().unwrap_err().to_string();
-        assert_eq!(message, "`limits.builds` (2) is greater than `limits.units` (1)");
+        assert_eq!(message, "`limits.builds` (4) is greater than `limits.units` (1)");
         config = Config::default();
         config.batch.max_changes = 0;
         assert_eq!(config.check().unwrap_err().to_string(), "`batch.max_changes` is 0; it must be greater");
