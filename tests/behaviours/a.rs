@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use syncline::{
-    BatchPolicy, Engine, EngineError, FailurePolicies, FailurePolicy, Fault, FaultKind, Key, NoopObserver,
-    Observer, RetryPolicy,
+    BatchPolicy, Engine, EngineError, FailurePolicies, FailurePolicy, Fault, FaultKind, Key, Limits,
+    NoopObserver, Observer, RetryPolicy,
 };
 
 use crate::fakes::{self, Act, Shape, Step, World, id, index, poll_at_most};
@@ -537,6 +537,7 @@ async fn a14_dropping_the_run_at_any_point_leaks_nothing_and_acknowledges_nothin
                 .with_failure_policies(FailurePolicy::Skip)
                 .with_retry(RetryPolicy { delay_min: Duration::from_millis(1), ..RetryPolicy::default() })
                 .with_batch(units_of(1))
+                .with_limits(Limits { builds: 2, units: 4, ..Limits::default() })
         };
         let outcome = poll_at_most(engine().run(), polls).await;
         world.assert_let_go();

@@ -228,6 +228,7 @@ async fn b11_memory_is_bounded_whatever_a_change_fans_out_to() {
         documents: 100,
         resolves: 1,
         resolve_changes: 1,
+        builds: 2,
         units: 3,
         changes: 16,
         ..Limits::default()

@@ -196,7 +196,7 @@ async fn b8_when_every_place_waits_for_a_retry_that_is_back_pressure() {
         .sink
         .script
         .always("flush", Act::Fail(Fault::transient("busy").with_retry_after(Duration::from_secs(30))));
-    let limits = Limits { units: 2, changes: 4, ..Limits::default() };
+    let limits = Limits { builds: 2, units: 2, changes: 4, ..Limits::default() };
     let _running = world.engine().with_batch(units_of(1)).with_limits(limits).start();
     put_users(&world, 100);
     seconds(5).await;

@@ -327,7 +327,7 @@ async fn b15_a_configuration_that_contradicts_itself() {
     assert_eq!(run(|(_, limits, ..)| limits.backfill_share = 0).await, zero("limits.backfill_share"));
     assert_eq!(run(|(_, _, retry, _)| retry.attempts = 0).await, zero("retry.attempts"));
     let message = run(|(_, limits, ..)| limits.units = 1).await;
-    assert_eq!(message, "`limits.builds` (2) is greater than `limits.units` (1)");
+    assert_eq!(message, "`limits.builds` (4) is greater than `limits.units` (1)");
     let message = run(|(_, _, retry, _)| retry.delay_max = ms(1)).await;
     assert_eq!(message, "`retry.delay_min` (100ms) is greater than `retry.delay_max` (1ms)");
     let message = run(|(.., alarms)| alarms.lag_interval = Duration::ZERO).await;
