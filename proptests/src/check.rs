@@ -33,7 +33,10 @@ pub fn command(drive: &Drive, command: &Command<State>) {
                 a10_caught_up(drive, &ids);
             }
         }
-        Command::Compare { .. } => b11_flushes_at_once(drive),
+        Command::Compare { writes, .. } => {
+            b11_flushes_at_once(drive);
+            b17_what_nobody_asked_about_is_not_compared(drive, writes.iter().map(|write| &write.document.id));
+        }
         Command::CaughtUp { .. } => a10_caught_up(drive, &[]),
         Command::Ack { position, stream, .. } => {
             if *stream == drive.model.stream_id() {
@@ -407,6 +410,15 @@ pub fn seeded(model: &Model) {
     for index in &model.indexes {
         let state = model.sink.seeds.get(index).map(|(_, state)| state);
         assert_eq!(state, Some(&SeedState::Seeded), "A5: {index} is not seeded");
+    }
+}
+
+fn b17_what_nobody_asked_about_is_not_compared<'a>(drive: &Drive, ids: impl Iterator<Item = &'a DocumentId>) {
+    for id in ids {
+        assert!(
+            drive.owed.was_verified(&id.index),
+            "B17: {id} is compared, and nobody asked about its index"
+        );
     }
 }
 

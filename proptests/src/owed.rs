@@ -42,6 +42,8 @@ pub struct Owed {
     /// What a stream touched that is lost, while the run does not know that it is.
     lost: BTreeSet<DocumentId>,
     compared: BTreeMap<IndexName, Compared>,
+    /// Indexes that someone asked to be compared in this run.
+    verified: BTreeSet<IndexName>,
 }
 
 /// What is known of an index that is being compared with its source.
@@ -177,6 +179,12 @@ impl Owed {
     /// An index is being compared with its source from now on. These are otherwise than they should be.
     pub fn on_verify(&mut self, index: &IndexName, differed: BTreeSet<DocumentId>) {
         self.compared.insert(index.clone(), Compared { differed, ..Compared::default() });
+        self.verified.insert(index.clone());
+    }
+
+    /// Whether someone asked for an index to be compared in this run. What was begun may go on when nobody waits for it.
+    pub fn was_verified(&self, index: &IndexName) -> bool {
+        self.verified.contains(index)
     }
 
     /// The sink holds these otherwise than they were built. What waits for a change is not told of: it may be that.

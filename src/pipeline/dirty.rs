@@ -345,19 +345,19 @@ impl Dirty {
         debt.owed
     }
 
-    /// Makes flights that are to be put back count so many changes together. Where documents of their unit went another way,
-    /// they may count with those already, or theirs with these.
-    pub(super) fn count_again(&mut self, slots: &[Slot], changes: usize) {
-        let flying = |entry: &Entry<Account>| entry.flying.map_or(0, |debt| debt.changes as usize);
-        let counted: usize = slots.iter().filter_map(|slot| self.documents.get(*slot)).map(flying).sum();
-        if counted == changes {
-            return;
-        }
-        for (at, &slot) in slots.iter().enumerate() {
+    /// The changes of flights that are to be put back were counted with other documents of their unit.
+    pub(super) fn count_no_more(&mut self, slots: &[Slot]) {
+        for &slot in slots {
             if let Some(debt) = &mut self.entry(slot).flying {
-                debt.changes = if at == 0 { changes as u32 } else { 0 };
+                debt.changes = 0;
             }
         }
+    }
+
+    /// How many changes count with these flights.
+    pub(super) fn counted(&self, slots: &[Slot]) -> usize {
+        let flying = |entry: &Entry<Account>| entry.flying.map_or(0, |debt| debt.changes as usize);
+        slots.iter().filter_map(|slot| self.documents.get(*slot)).map(flying).sum()
     }
 
     /// Flights that are to be built once more, as a unit of their own that goes before all others of its lane. What

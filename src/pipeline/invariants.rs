@@ -7,8 +7,9 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::calls::Purpose;
 use crate::pipeline::flight::Part;
 use crate::pipeline::ledger::Handle;
-use crate::pipeline::seeding::Stage;
+use crate::pipeline::seeding::{Scan, Stage};
 use crate::pipeline::slab::Slot;
+use crate::pipeline::verify::Verification;
 
 /// So many documents are checked after every event of a debug build; more would make a long run quadratic.
 #[cfg(debug_assertions)]
@@ -36,6 +37,7 @@ impl<B> Pipeline<B> {
         self.check_acks();
         self.check_gates();
         self.check_progress();
+        self.check_scan();
     }
 
     fn check_ledgers(&self) {
@@ -230,6 +232,33 @@ impl<B> Pipeline<B> {
         if self.flights.ready_builds().next().is_some() {
             let builds = self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(_)));
             assert!(builds > 0, "I8: a unit is to be built again, and nothing is being built");
+        }
+    }
+
+    fn check_scan(&self) {
+        let scan = self.seeding.scan.as_ref();
+        for (at, index) in self.seeding.indexes.iter().enumerate() {
+            let is_compared = index.verification.is_some();
+            assert!(
+                !is_compared || index.is_seeded(),
+                "I9: index {} is compared, and is not seeded",
+                index.name
+            );
+            let reads = index.verification.as_ref().is_some_and(Verification::reads_rows);
+            let of_scan = |scan: &&Scan| scan.members.contains(&(at as u32));
+            let Some(scan) = scan.filter(of_scan) else {
+                assert!(!reads, "I9: the rows of index {} are compared, and not read", index.name);
+                continue;
+            };
+            // A run that ends compares nothing more, and keeps how far its scan was.
+            let is_over = scan.verifies && self.ending.is_ending() && !is_compared;
+            assert!(
+                is_over || reads == scan.verifies,
+                "I9: index {} is in a scan of another kind",
+                index.name
+            );
+            let seeds = index.stage == Stage::Scanning;
+            assert_ne!(seeds, scan.verifies, "I9: index {} is in a scan, and is not read", index.name);
         }
     }
 }

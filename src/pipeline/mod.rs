@@ -43,6 +43,8 @@
 //! - **I7** While an index is being cleared no document of it is in flight.
 //! - **I8** The pipeline is never stuck: where anything is owed, a call is under way, or a time is known at which something
 //!   happens.
+//! - **I9** An index is compared with its source only while it is seeded, and a scan either compares or seeds: all of its
+//!   members are the one, or all are the other.
 
 // Determinism is a lint: no order from a hash map, no clock, no thread. An event must break the build where it matters.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]

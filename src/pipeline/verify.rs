@@ -66,9 +66,24 @@ impl Verification {
         }
     }
 
+    /// Whether its rows are being read.
+    pub(super) fn reads_rows(&self) -> bool {
+        self.step == Step::Rows
+    }
+
     /// Every row has been read.
     pub(super) fn on_scanned(&mut self) {
         self.step = Step::Held(None);
+    }
+
+    /// What it found.
+    fn end(self, index: IndexName) -> Verified {
+        Verified {
+            index,
+            compared: self.compared,
+            different: self.different.len() as u64 + self.beyond,
+            documents: self.different.into_iter().take(NAMED).collect(),
+        }
     }
 
     /// As the canonical view tells it.
@@ -276,12 +291,7 @@ impl<B> Pipeline<B> {
             is_late || verification.different.is_empty()
         };
         let Some(verification) = index.verification.take_if(is_over) else { return };
-        let verified = Verified {
-            index: index.name.clone(),
-            compared: verification.compared,
-            different: verification.different.len() as u64 + verification.beyond,
-            documents: verification.different.into_iter().take(NAMED).collect(),
-        };
+        let verified = verification.end(index.name.clone());
         index.verified = Some(Arc::new(verified.clone()));
         self.notify(Notice::Verified(verified));
     }
@@ -320,5 +330,7 @@ mod tests {
             verification.on_different(&DocumentId::new(name.clone(), key));
         }
         assert_eq!((verification.different.len(), verification.beyond), (HELD, 7));
+        let told = verification.end(name);
+        assert_eq!((told.different, told.documents.len()), (HELD as u64 + 7, NAMED));
     }
 }

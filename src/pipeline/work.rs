@@ -209,7 +209,14 @@ impl<B> Pipeline<B> {
         for &slot in &unit.slots {
             self.seeding.get_mut(self.dirty.index_of(slot)).flying -= 1;
         }
-        self.dirty.count_again(&unit.slots, unit.changes);
+        if unit.changes == 0 {
+            self.dirty.count_no_more(&unit.slots);
+        }
+        debug_assert_eq!(
+            self.dirty.counted(&unit.slots),
+            unit.changes,
+            "a unit counts all of its changes, or none"
+        );
         let (first, second) = unit.slots.split_at(unit.slots.len() / 2);
         for half in [second, first] {
             for (index, owed) in self.dirty.put_back(half) {

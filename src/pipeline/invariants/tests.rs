@@ -54,6 +54,14 @@ const SCANNED: &str = "# Scanned
 > scanned 2 3 idle
 ";
 
+/// The rows of an index are being compared.
+const VERIFIED: &str = "# Verified
+> start users
+> verify users
+> done
+> scanned 2 3 idle
+";
+
 /// A document is being recorded in the quarantine, and its unit is not over.
 const QUARANTINE: &str = "# Quarantine
 config policy=skip quarantine max_changes=1
@@ -195,6 +203,14 @@ fn i5_a_call_has_someone_who_needs_it() {
     for purpose in purposes {
         seen("is made for nobody", BUSY, needless(purpose));
     }
+    // A cursor of an index that was rebuilt is forgotten once it is shut, and of no other.
+    for (stage, rebuilt) in [(Stage::Shut, false), (Stage::Seeded, true)] {
+        seen("is made for nobody", BUSY, |pipeline| {
+            let index = pipeline.seeding.get_mut(0);
+            (index.stage, index.rebuilt) = (stage.clone(), rebuilt);
+            needless(Purpose::SaveCursor(0))(pipeline);
+        });
+    }
     let (number, quarantined) = {
         let pipeline = after(QUARANTINE);
         let (number, unit) = pipeline.flights.iter().next().expect("it is not over");
@@ -244,6 +260,25 @@ fn i8_the_pipeline_is_never_stuck() {
         let number = pipeline.flights.iter().find(|(_, unit)| unit.building).expect("it is there").0;
         pipeline.flights.build_ready(number, 2);
     });
+}
+
+#[test]
+fn i9_a_scan_compares_or_seeds() {
+    let verification = |pipeline: &mut Pipeline| pipeline.seeding.get_mut(0).verification.take();
+    let begun = || verification(&mut after(VERIFIED)).expect("it is compared");
+    seen("is compared, and is not seeded", SCANNED, |pipeline| {
+        pipeline.seeding.get_mut(0).verification = Some(begun());
+    });
+    seen("compared, and not read", VERIFIED, |pipeline| pipeline.seeding.scan = None);
+    seen("in a scan of another kind", VERIFIED, |pipeline| drop(verification(pipeline)));
+    seen("in a scan of another kind", VERIFIED, |pipeline| {
+        let index = pipeline.seeding.get_mut(0);
+        index.verification.as_mut().expect("it is compared").on_scanned();
+    });
+    seen("in a scan of another kind", SCANNED, |pipeline| {
+        pipeline.seeding.scan.as_mut().expect("it is scanned").verifies = true;
+    });
+    seen("in a scan, and is not read", SCANNED, |pipeline| pipeline.seeding.get_mut(0).stage = Stage::Seeded);
 }
 
 /// A debug build checks them after every event.
