@@ -93,3 +93,57 @@ pub(super) fn observe_end(observer: &dyn Observer, outcome: &Result<Report, Engi
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Metadata, Subscriber};
+
+    use super::*;
+    use crate::name::IndexName;
+
+    /// Keeps how severe each event was.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl Subscriber for Levels {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    struct Deaf;
+
+    impl Observer for Deaf {}
+
+    #[test]
+    fn b17_an_index_that_differed_is_an_error_in_the_log_and_one_that_did_not_is_none() {
+        let levels = Levels::default();
+        tracing::subscriber::with_default(levels.clone(), || {
+            for different in [0, 1] {
+                let index = IndexName::new("users").unwrap();
+                let verified = Verified { index, compared: 7, different, documents: Vec::new() };
+                observe(&Deaf, &Notice::Verified(verified));
+            }
+        });
+        assert_eq!(*levels.0.lock().unwrap(), [Level::INFO, Level::ERROR]);
+    }
+}
