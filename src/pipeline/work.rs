@@ -141,7 +141,8 @@ impl<B> Pipeline<B> {
         if let Some(fault) = fault {
             self.build_again(call, number, again, fault);
         }
-        if !self.refuse(number, refused, call.attempt) || self.ending.is_halting() {
+        // The last attempt of those may have ended the run.
+        if self.ending.is_halting() || !self.refuse(number, refused, call.attempt) {
             return;
         }
         self.write(number, Writes::new(writes), &sizes);
