@@ -1,11 +1,15 @@
-//! The promises, one function each, named as `behaviour.md` numbers them. Those of the pipeline's own state (I1 to I8)
+//! The promises, one function each, named as `behaviour.md` numbers them. Those of the pipeline's own state (I1 to I9)
 //! stand in `Pipeline::check_invariants`, which is called beside these after every step.
 
 use std::collections::BTreeSet;
 
+use syncline::document::Content;
 use syncline::error::Stage;
-use syncline::pipeline::{Command, Notice, Phase};
-use syncline::{Config, DocumentId, IndexName, Key, Lane, Position, SeedState};
+use syncline::pipeline::{Command, Notice, Phase, Report};
+use syncline::{
+    Config, Document, DocumentId, EngineError, FaultKind, IndexName, Key, Lane, Position, SeedState,
+    Visibility,
+};
 
 use crate::drive::Drive;
 use crate::model::{Model, State, Stored, number};
@@ -15,9 +19,10 @@ pub fn command(drive: &Drive, command: &Command<State>) {
     b02_one_thing_is_remembered_of_an_index_at_a_time(drive, command);
     match command {
         Command::Resolve { changes, .. } => b11_a_resolve_is_bounded(drive, changes.len()),
-        Command::Build { ids, .. } => {
+        Command::Build { ids, visibility, .. } => {
             a07_ensured_before_anything_is_written(drive);
             b06_one_flight_per_document(drive, ids);
+            b06_a_build_sees_its_changes(drive, ids, *visibility);
             b11_a_unit_is_bounded(drive, ids);
             b03_nothing_is_built_beside_a_clear(drive, ids);
             b11_builds_at_once(drive);
@@ -68,6 +73,7 @@ pub fn command(drive: &Drive, command: &Command<State>) {
             b08_retries(&drive.config(), notice);
             b17_what_differed_is_told(drive, notice);
         }
+        Command::Finish(outcome) => b08_a_run_ends_for_a_cause(drive, outcome),
         _ => {}
     }
 }
@@ -137,6 +143,44 @@ fn a11_a_refusal_ends_the_run(drive: &Drive) {
     assert!(!(drive.was_refused() && goes_on), "A11: a document was refused, and the run goes on");
 }
 
+/// Whatever fails for good, be it a call of a run that drains.
+pub fn b08_what_fails_for_good_ends_the_run(drive: &Drive) {
+    assert!(drive.is_halting(), "B8: a call has failed for good, and the run goes on");
+}
+
+/// A run ends because it was asked to, because its stream has ended, or because something failed that cannot be tried again, or
+/// was tried as often as it may be.
+fn b08_a_run_ends_for_a_cause(drive: &Drive, outcome: &Result<Report, EngineError>) {
+    let cause = drive.cause().expect("it is over");
+    let is_cause = match outcome {
+        Ok(report) => {
+            b12_a_report_tells_what_was_done(drive, report);
+            drive.may_end()
+        }
+        Err(EngineError::Failed { attempts, fault, .. }) => match fault.kind() {
+            FaultKind::Transient => {
+                let is_last = *attempts == drive.config().retry.attempts;
+                is_last && (cause.transient || cause.overdue)
+            }
+            FaultKind::Content => cause.refused,
+            FaultKind::Fatal => cause.fatal,
+        },
+        Err(EngineError::DocumentsRejected(..)) => {
+            cause.rejected && !drive.setup().skips() && !drive.setup().parks()
+        }
+        Err(EngineError::Contract { .. }) => cause.wrong,
+        Err(EngineError::Config(_) | EngineError::Stopped(_) | _) => false,
+    };
+    assert!(is_cause, "B8: the run ended with {outcome:?} for {cause:?}");
+}
+
+fn b12_a_report_tells_what_was_done(drive: &Drive, report: &Report) {
+    assert_eq!(report.started, drive.has_opened(), "B12: {report:?}");
+    assert_eq!(report.captured, drive.owed.captured(), "B12: changes captured");
+    assert_eq!(report.acknowledged, drive.acknowledged(), "B12: the position that was confirmed last");
+    assert_eq!(report.quarantined, drive.heard().quarantined, "B12: documents quarantined");
+}
+
 /// With one flush at a time: what became safe is being acknowledged before the next flush is made.
 fn a04_acknowledged_before_the_next_flush(drive: &Drive) {
     if is_running(drive) && !drive.ack_is_pending() {
@@ -173,7 +217,7 @@ fn a10_told_in_the_end(drive: &Drive) {
 pub fn b01_confirmed_is_durable(model: &Model, position: Position) {
     let is_durable = |at: &Position, id: &DocumentId, state: &State, excused: bool| {
         let held = model.sink.documents.get(id).map_or(0, |(state, _)| state.time);
-        let excused = excused || model.quarantined.contains_key(id) || model.is_parked(&id.index);
+        let excused = excused || model.is_passed_over(id, state.time) || model.is_parked(&id.index);
         let excused = excused || model.by_hand.contains(id);
         assert!(held >= state.time || excused, "B1: {at} is confirmed, {id} is from {held}, not {state:?}");
     };
@@ -233,7 +277,7 @@ fn b02_a_resume_point_before_a_snapshot(drive: &Drive) {
 /// Every row up to this key (all without one) is in the sink, unless the stream has a change of it, or a truncation that is
 /// not confirmed.
 fn b03_rows_are_durable(model: &Model, index: &IndexName, to: Option<&Key>) {
-    let changed = model.changed();
+    let changed = model.changed_after(model.confirmed);
     for key in model.rows.keys().filter(|key| to.is_none_or(|to| **key <= number(to))) {
         let id = DocumentId::new(index.clone(), *key);
         let state = model.document(&id);
@@ -244,7 +288,7 @@ fn b03_rows_are_durable(model: &Model, index: &IndexName, to: Option<&Key>) {
         };
         let changed = changed.contains(&id) || truncated();
         let changed = changed || model.by_hand.contains(&id);
-        let excused = !state.there || changed || model.quarantined.contains_key(&id);
+        let excused = !state.there || changed || model.is_passed_over(&id, state.time);
         assert!(
             held >= state.time || excused,
             "B3: {index} passed {id}, which is from {held}, not {state:?}"
@@ -282,6 +326,26 @@ fn b06_one_flight_per_document(drive: &Drive, ids: &[DocumentId]) {
         };
         assert!(!there, "B6: {ids:?} are in flight twice, beside {open:?}");
     }
+}
+
+/// Of the same kind, and of no other body.
+pub fn b06_what_is_written_is_what_was_built(document: &Document<State>, built: State) {
+    let is_same = match document.content {
+        Content::Upsert(body) => built.there && body == built,
+        Content::Delete => !built.there,
+    };
+    assert!(is_same, "B6: {} is written as {:?}, and was built as {built:?}", document.id, document.content);
+}
+
+/// Whoever builds a document for a change is told to read where that can be seen. The token of a change is its number.
+fn b06_a_build_sees_its_changes(drive: &Drive, ids: &[DocumentId], token: Option<Visibility>) {
+    let token = token.map(|Visibility(number)| number);
+    let newest = ids.iter().filter_map(|id| drive.owed.newest(id)).max();
+    assert!(newest <= token, "B6: {ids:?} are built for change {newest:?}, and read at {token:?}");
+    assert!(
+        token < Some(drive.owed.captured().max(1)),
+        "B6: {ids:?} are read at {token:?}, which was not captured"
+    );
 }
 
 /// Where nothing is under way that could be newer, everything that is safe was acknowledged.
@@ -379,6 +443,7 @@ fn b14_status_agrees_with_the_account(drive: &Drive) {
     if !drive.setup().scopes {
         assert_eq!(status.dirty, owed.waiting(), "B14: documents dirty");
     }
+    assert_eq!(status.acknowledged, drive.acknowledged(), "B14: the position that was confirmed last");
     assert_eq!(status.retries, heard.retried, "B14: retries");
     assert_eq!(status.quarantined, heard.quarantined, "B14: documents quarantined");
     for index in &status.indexes {
@@ -398,7 +463,7 @@ fn b14_caught_up_means_equal(drive: &Drive) {
 pub fn converged(model: &Model) {
     for (id, state) in model.expected().filter(|(id, _)| !model.is_parked(&id.index)) {
         let held = model.sink.documents.get(&id).map(|(state, _)| *state).unwrap_or_default();
-        let excused = model.quarantined.contains_key(&id);
+        let excused = model.is_passed_over(&id, state.time);
         assert!(held.there == state.there || excused, "A9: {id} is {held:?}, its rows are {state:?}");
         let known = held.time >= state.time || !state.there;
         assert!(known || excused, "A9: {id} is {held:?}, its rows are {state:?}");
@@ -431,10 +496,11 @@ fn b17_what_differed_is_told(drive: &Drive, notice: &Notice) {
     let told: BTreeSet<DocumentId> = verified.documents.iter().cloned().collect();
     assert_eq!(told, compared.found, "B17: of {index} these are told, and those were found");
     assert_eq!(verified.different, told.len() as u64, "B17: documents of {index} that differed");
-    let changed = drive.model.changed();
+    // Those that were under way then, and all that came since.
+    let changed = drive.model.changed_after(compared.confirmed);
     for id in compared.differed.difference(&told) {
         let excused = changed.contains(id) || drive.owed.is_lost(id);
-        let excused = excused || drive.model.quarantined.contains_key(id);
+        let excused = excused || drive.model.is_passed_over(id, drive.model.document(id).time);
         assert!(excused, "B17: {id} was otherwise, and is not told");
     }
 }

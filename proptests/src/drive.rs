@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use syncline::document::Writes;
+use syncline::error::Stage;
 use syncline::pipeline::{CallId, Command, Event, Notice, Phase, Pipeline, Then, Timer};
 use syncline::time::Instant;
-use syncline::{Captured, Captures, EngineError, Fault, Lane, Position, Report, Verified, Version};
+use syncline::{Captured, Captures, EngineError, Fault, Lane, Position, Report, Verified};
 
 use crate::check;
 use crate::model::{Late, Model, OnWire, Snapshot, State};
@@ -16,12 +17,14 @@ use crate::owed::Owed;
 use crate::setup::Setup;
 
 mod answer;
+mod cause;
 mod heal;
 mod heard;
 mod misuse;
 mod seen;
 mod view;
 
+pub use cause::Cause;
 pub use heard::Heard;
 
 /// No timer beyond this is waited for: it is one that never goes off.
@@ -55,9 +58,15 @@ pub struct Drive {
     acknowledged: Option<Position>,
     ack_pending: bool,
     heard_caught_up: bool,
-    /// The sink is being told so, or will be once more.
-    caught_up_pending: bool,
+    /// Until when the sink waits to be told so once more, after that failed.
+    caught_up_again: Option<Instant>,
     retrials: usize,
+    /// The answer that comes now is a breach of contract.
+    wrong: bool,
+    /// What came when the run began to end.
+    cause: Option<Cause>,
+    /// It was drained, or its stream ended.
+    may_end: bool,
     finished: Option<Result<Report, EngineError>>,
     /// Whether it ended in the last step.
     finished_now: bool,
@@ -103,8 +112,11 @@ impl Drive {
             acknowledged: None,
             ack_pending: false,
             heard_caught_up: true,
-            caught_up_pending: false,
+            caught_up_again: None,
             retrials: 0,
+            wrong: false,
+            cause: None,
+            may_end: false,
             finished: None,
             finished_now: false,
             notices: Vec::new(),
@@ -136,7 +148,7 @@ impl Drive {
             Op::FailCapture(kind) => self.fail_capture(kind),
             Op::LoseStream => {
                 self.mark("stream lost");
-                self.owed.on_lost(self.model.changed());
+                self.owed.on_lost(self.model.changed_after(Position(0)));
                 self.model.lose_stream();
                 self.fail_capture(Kind::Transient);
             }
@@ -153,10 +165,15 @@ impl Drive {
             Op::Drain(millis) => {
                 let deadline = self.now.after(Duration::from_millis(millis.into()));
                 self.mark(if self.has_opened { "drained" } else { "drained at the start" });
-                self.handle(Event::Drain { deadline });
+                self.drain_until(deadline);
             }
             Op::Misuse(wrong) => self.misuse(wrong),
         }
+    }
+
+    fn drain_until(&mut self, deadline: Instant) {
+        self.may_end = true;
+        self.handle(Event::Drain { deadline });
     }
 
     fn land(&mut self, at: u8) {
@@ -210,6 +227,7 @@ impl Drive {
         self.owed.on_captured(&items, |table| model.built_from(table));
         if then == Then::End {
             self.mark("the stream ended");
+            self.may_end = true;
         }
         self.handle(Event::Captured { items, then });
     }
@@ -239,7 +257,7 @@ impl Drive {
             // What stands in quarantine is written anyway, and leaves it then.
             let mut differing = self.model.differing(&index);
             differing.retain(|id| !self.model.quarantined.contains_key(id));
-            self.owed.on_verify(&index, differing);
+            self.owed.on_verify(&index, differing, self.model.confirmed);
             self.handle(Event::Verify { index });
         }
     }
@@ -346,18 +364,42 @@ impl Drive {
     fn on_wire(&self, writes: &Writes<State>) -> Vec<OnWire> {
         let one = |write: &syncline::Write<State>| {
             let id = &write.document.id;
-            (id.clone(), self.model.built[id], write.version)
+            let built = self.model.built[id];
+            check::b06_what_is_written_is_what_was_built(&write.document, built);
+            (id.clone(), built, write.version)
         };
         writes.iter().map(one).collect()
     }
 
     fn handle(&mut self, event: Event<State>) {
+        self.take_event(event, true);
+    }
+
+    /// An event of which the run need not take notice, because it waits for no such answer any more.
+    fn handle_stale(&mut self, event: Event<State>) {
+        self.take_event(event, false);
+    }
+
+    fn take_event(&mut self, event: Event<State>, answers: bool) {
         if let Some(journal) = &mut self.journal {
             journal.push(format!("{:?} > {event:?}", self.now));
         }
         self.last = Some(event.clone());
         self.owed.note_safe();
+        let (was_ending, was_halting) = (self.is_ending(), self.is_halting());
+        let cause = Cause {
+            wrong: core::mem::take(&mut self.wrong),
+            overdue: self.timer().is_some_and(|(at, _)| at <= self.now),
+            ..Cause::of(&event)
+        };
+        let of_a_call = !matches!(event, Event::CaptureFailed { .. } | Event::ScanFailed { .. });
         self.pipeline.handle(self.now, event).expect("a legal driver");
+        if self.is_halting() && !was_halting {
+            self.cause = Some(cause);
+        }
+        if answers && cause.fatal && !was_halting && (of_a_call || !was_ending) {
+            check::b08_what_fails_for_good_ends_the_run(self);
+        }
         self.poll();
         let status = self.status();
         let verifies = |name: &_| status.indexes.iter().any(|index| index.index == *name && index.verifying);
@@ -402,7 +444,13 @@ impl Drive {
                 if let Notice::Quarantined(document, _) = notice
                     && !self.setup.quarantine
                 {
-                    self.model.quarantined.insert(document.id.clone(), Version::default());
+                    self.model.skip(&document.id);
+                }
+                if let Notice::Retried { stage, delay, .. } = notice {
+                    self.mark("retried");
+                    if *stage == Stage::CaughtUp {
+                        self.caught_up_again = Some(self.now.after(*delay));
+                    }
                 }
                 if let Notice::Verified(verified) = notice {
                     self.on_verified(verified);
@@ -435,7 +483,7 @@ impl Drive {
             Command::Flush { caught_up, .. } => self.heard_caught_up = *caught_up,
             Command::CaughtUp { .. } => {
                 self.heard_caught_up = true;
-                self.caught_up_pending = true;
+                self.caught_up_again = None;
             }
             Command::Ack { .. } => self.ack_pending = true,
             _ => {}

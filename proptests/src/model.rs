@@ -83,8 +83,10 @@ pub struct Model {
     pub stream: u64,
     /// The destination.
     pub sink: Sink,
-    /// The records of the quarantine, with how new what was refused is; without one, what was told of it.
+    /// The records of the quarantine, with how new what was refused is.
     pub quarantined: BTreeMap<DocumentId, Version>,
+    /// What was passed over without a quarantine, as it was then.
+    pub skipped: BTreeMap<DocumentId, State>,
     /// What each document was when it was built last, while that may still be written: a tombstone does not tell.
     pub built: BTreeMap<DocumentId, State>,
     /// What was given up, and may land.
@@ -114,6 +116,7 @@ impl Model {
             stream: 0,
             sink: Sink::default(),
             quarantined: BTreeMap::new(),
+            skipped: BTreeMap::new(),
             built: BTreeMap::new(),
             late: Vec::new(),
             tampered: BTreeSet::new(),
@@ -279,6 +282,7 @@ impl Model {
             }
             crate::check::b06_nothing_goes_back(id, held, *state);
             self.by_hand.remove(id);
+            self.skipped.remove(id);
             self.sink.documents.insert(id.clone(), (*state, *version));
             if let Some(found) = self.found.get_mut(&id.index) {
                 match state.there {
@@ -318,10 +322,23 @@ impl Model {
         }
     }
 
-    /// The documents that transactions have touched, since the stream began.
-    pub fn changed(&self) -> BTreeSet<DocumentId> {
-        let touched = self.transactions.iter().flat_map(|(_, touched)| touched);
+    /// The documents that transactions of this stream after a position have touched.
+    pub fn changed_after(&self, position: Position) -> BTreeSet<DocumentId> {
+        let later = self.transactions.iter().filter(|(at, _)| *at > position);
+        let touched = later.flat_map(|(_, touched)| touched);
         touched.flat_map(|(key, _)| self.touched(&Key::single(*key))).collect()
+    }
+
+    /// A document is passed over, and nothing remembers it. Until its rows change, or its index is emptied, nobody writes it.
+    pub fn skip(&mut self, id: &DocumentId) {
+        let built = self.built.remove(id).expect("it was built, or could not be");
+        self.skipped.insert(id.clone(), built);
+    }
+
+    /// Whether a document was passed over as it was at this time, or later.
+    pub fn is_passed_over(&self, id: &DocumentId, time: u64) -> bool {
+        let skipped = self.skipped.get(id).is_some_and(|skipped| skipped.time >= time);
+        skipped || self.quarantined.contains_key(id)
     }
 
     /// Which documents of an index are otherwise than they should be.
@@ -363,6 +380,7 @@ impl Model {
             }
         }
         self.sink.seeds.remove(index);
+        self.skipped.retain(|id, _| id.index != *index);
         self.by_hand.retain(|id| id.index != *index);
         let there = self.expected().filter(|(id, state)| id.index == *index && state.there);
         let there = there.map(|(id, _)| id).collect();

@@ -15,6 +15,8 @@ type Debt = Option<BTreeSet<u64>>;
 #[derive(Debug, Clone, Default)]
 pub struct Owed {
     captured: u64,
+    /// How many of those are of earlier streams.
+    foreign: u64,
     unresolved: BTreeSet<u64>,
     resolves: BTreeMap<CallId, Vec<u64>>,
     /// Answers wait here until those of all earlier changes are there.
@@ -47,10 +49,12 @@ pub struct Owed {
 }
 
 /// What is known of an index that is being compared with its source.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Compared {
     /// What was otherwise than it should be when it began.
     pub differed: BTreeSet<DocumentId>,
+    /// Up to where the source was told then that all is durable.
+    pub confirmed: Position,
     /// What was found to differ, and no change has touched since.
     pub found: BTreeSet<DocumentId>,
     /// Whether a change has touched any of it since it began.
@@ -98,6 +102,7 @@ impl Owed {
 
     /// Another stream was opened: its positions are others, and every index will be emptied.
     pub fn on_new_stream(&mut self) {
+        self.foreign = self.captured;
         self.checkpoints.clear();
         self.safe = None;
         self.empty.clear();
@@ -177,8 +182,9 @@ impl Owed {
     }
 
     /// An index is being compared with its source from now on. These are otherwise than they should be.
-    pub fn on_verify(&mut self, index: &IndexName, differed: BTreeSet<DocumentId>) {
-        self.compared.insert(index.clone(), Compared { differed, ..Compared::default() });
+    pub fn on_verify(&mut self, index: &IndexName, differed: BTreeSet<DocumentId>, confirmed: Position) {
+        let compared = Compared { differed, confirmed, found: BTreeSet::new(), touched: false };
+        self.compared.insert(index.clone(), compared);
         self.verified.insert(index.clone());
     }
 
@@ -369,6 +375,15 @@ impl Owed {
         let flying =
             self.flying.iter().filter(|(id, debt)| debt.is_some() && !self.waiting.contains_key(*id));
         self.waiting.keys().chain(flying.map(|(id, _)| id))
+    }
+
+    /// The newest change of this stream that a document is being built for, or will be.
+    pub fn newest(&self, id: &DocumentId) -> Option<u64> {
+        let debt = match self.flying.get(id) {
+            Some(debt) => debt.as_ref(),
+            None => self.waiting.get(id),
+        };
+        debt.and_then(BTreeSet::last).copied().filter(|number| *number >= self.foreign)
     }
 
     /// Whether a document of live changes waits for its next build.

@@ -24,6 +24,7 @@ impl Drive {
         }
         let at = usize::from(at) % self.open.len();
         let command = self.open.remove(at);
+        self.wrong = how == Answer::Wrong;
         let event = self.answer(command, how);
         self.handle(event);
     }
@@ -50,7 +51,7 @@ impl Drive {
             Command::ReadLag { call } => Event::LagRead { call, result: Ok(None) },
             other => done(other.call().expect("a call has an id"), None),
         };
-        self.handle(event);
+        self.handle_stale(event);
     }
 
     /// The last answer comes a second time. Rows and changes are no answers: given again, they are new ones.
@@ -58,7 +59,7 @@ impl Drive {
         match self.last.clone() {
             Some(Event::Captured { .. } | Event::CaptureFailed { .. } | Event::Drain { .. }) | None => {}
             Some(Event::Scanned { .. } | Event::ScanFailed { .. } | Event::Verify { .. }) => {}
-            Some(event) => self.handle(event),
+            Some(event) => self.handle_stale(event),
         }
     }
 
@@ -132,10 +133,7 @@ impl Drive {
                 }
                 Event::Listed { call, result: failed.map_or(Ok(ids), Err) }
             }
-            Command::CaughtUp { call } => {
-                self.caught_up_pending = failed.is_some();
-                done(call, failed)
-            }
+            Command::CaughtUp { call } => done(call, failed),
             Command::Quarantine { call, documents } => {
                 if applies {
                     let records = documents.iter().map(|document| (document.id.clone(), document.version));
@@ -281,8 +279,11 @@ impl Drive {
     ) -> Event<State> {
         if let Some(fault) = failed {
             if fault.kind() == syncline::FaultKind::Content && self.is_running() {
-                match ids.len() {
-                    1 => self.skip(ids.iter()),
+                match &**ids {
+                    [id] => {
+                        self.model.built.insert(id.clone(), self.model.document(id));
+                        self.skip(ids.iter());
+                    }
                     _ => {
                         self.mark("build halved");
                         self.owed.on_put_back(ids);
@@ -298,13 +299,13 @@ impl Drive {
         let fails = |at: usize| mask & (1 << (at % 8)) != 0;
         let (mut built, mut bytes) = (Vec::new(), Vec::new());
         for (at, id) in ids.iter().enumerate() {
+            let state = self.model.document(id);
+            self.model.built.insert(id.clone(), state);
             if fails(at) {
                 built.push(Err(FailedDocument { id: id.clone(), fault: fault(kind) }));
                 bytes.push(0);
                 continue;
             }
-            let state = self.model.document(id);
-            self.model.built.insert(id.clone(), state);
             bytes.push(self.model.bytes(&self.setup, id, state));
             built.push(Ok(match state.there {
                 true => Document::upsert(id.clone(), state),

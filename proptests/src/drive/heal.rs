@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use syncline::Lane;
-use syncline::pipeline::{Event, Timer};
+use syncline::pipeline::Timer;
 
 use crate::check;
 use crate::drive::Drive;
@@ -111,7 +111,7 @@ impl Drive {
 
     /// A run with nothing left to do is drained, and has nothing to report.
     fn drain(&mut self) {
-        self.handle(Event::Drain { deadline: self.now.after(Duration::from_secs(60)) });
+        self.drain_until(self.now.after(Duration::from_secs(60)));
         for _ in 0..PATIENCE {
             match self.finished.clone() {
                 Some(outcome) => {

@@ -4,7 +4,7 @@ use syncline::pipeline::{Command, Notice, Phase, Pipeline, Status};
 use syncline::time::Instant;
 use syncline::{Config, DocumentId, EngineError, IndexName, Lane, Position, Report};
 
-use crate::drive::{Drive, Heard};
+use crate::drive::{Cause, Drive, Heard};
 use crate::model::{Snapshot, State};
 use crate::setup::Setup;
 
@@ -42,6 +42,21 @@ impl Drive {
     /// Whether the run takes nothing new.
     pub fn is_ending(&self) -> bool {
         matches!(self.status().phase, Phase::Draining | Phase::Halting | Phase::Ended)
+    }
+
+    /// Whether it starts nothing new.
+    pub fn is_halting(&self) -> bool {
+        matches!(self.status().phase, Phase::Halting | Phase::Ended)
+    }
+
+    /// What came when the run began to halt, or was over at once.
+    pub fn cause(&self) -> Option<Cause> {
+        self.cause
+    }
+
+    /// Whether the run was drained, or its stream has ended.
+    pub fn may_end(&self) -> bool {
+        self.may_end
     }
 
     /// Whether an index can be compared with its source.
@@ -121,7 +136,8 @@ impl Drive {
 
     /// Whether the sink is being told so still: what it is told next waits for the answer.
     pub fn caught_up_is_pending(&self) -> bool {
-        self.caught_up_pending
+        let is_told = |open: &Command<State>| matches!(open, Command::CaughtUp { .. });
+        self.open.iter().any(is_told) || self.caught_up_again.is_some_and(|at| at > self.now)
     }
 
     /// How many documents this run found in quarantine.

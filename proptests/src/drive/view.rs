@@ -45,6 +45,9 @@ impl Drive {
         for (id, version) in &model.quarantined {
             writeln!(text, "quarantined {id} {}", self.rank(id, *version))?;
         }
+        for (id, state) in &model.skipped {
+            writeln!(text, "skipped {id} {state:?}")?;
+        }
         for late in &model.late {
             let ranked: Vec<_> = match late {
                 Late::Writes(writes) => writes
@@ -98,7 +101,7 @@ impl Drive {
         let snapshot = self.snapshot.as_ref().map(|snapshot| &snapshot.keys);
         writeln!(
             text,
-            "driver {:?} {} {} {snapshot:?} {} {:?} {} {} {} {}",
+            "driver {:?} {} {} {snapshot:?} {} {:?} {} {} {:?} {}",
             self.capture,
             self.has_opened,
             self.told_idle,
@@ -106,7 +109,7 @@ impl Drive {
             self.acknowledged,
             self.ack_pending,
             self.heard_caught_up,
-            self.caught_up_pending,
+            self.caught_up_again.filter(|at| *at > self.now).map(|at| at.since(self.now)),
             self.finished.is_some(),
         )?;
         writeln!(text, "owed {}", self.owed.canonical())
