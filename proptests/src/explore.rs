@@ -217,7 +217,7 @@ impl Walk {
     /// Takes what the steps from a state led to.
     fn take(&mut self, from: &Waiting, steps: Vec<Step>) {
         let at = from.number;
-        let ends = !steps.iter().any(|step| step.is_healthy);
+        let mut ends = true;
         for Step { op, left, is_healthy, outcome } in steps {
             let Led { view, follows, met, drive } = outcome.unwrap_or_else(|panic| {
                 self.report(at, Some(op));
@@ -240,7 +240,9 @@ impl Walk {
                 let drive = drive.expect("a state that nobody knew is kept");
                 self.frontier.push_back(Waiting { number, drive, left });
             }
+            // A state whose every step leads back to it goes on for ever, and nowhere.
             if is_healthy && to != at {
+                ends = false;
                 self.healthy.push((at as u32, to as u32));
             }
         }
@@ -249,7 +251,7 @@ impl Walk {
         }
     }
 
-    /// Nothing but failures can follow: all is done.
+    /// Nothing but failures leads on: all must be done.
     fn end(&mut self, from: &Waiting) {
         self.explored.ends += 1;
         let ended = catch_unwind(AssertUnwindSafe(|| {
