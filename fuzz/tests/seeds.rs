@@ -36,19 +36,23 @@ impl Bytes {
 
     fn answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Done => self.variant(0, 5),
-            Answer::Reversed => self.variant(1, 5),
+            Answer::Done => self.variant(0, 6),
+            Answer::Reversed => self.variant(1, 6),
             Answer::Failed(kind, effect) => {
-                self.variant(2, 5);
+                self.variant(2, 6);
                 self.kind(kind);
                 self.variant(effect as u64, 4);
             }
             Answer::Partly(kind, mask) => {
-                self.variant(3, 5);
+                self.variant(3, 6);
                 self.kind(kind);
                 self.bytes([mask]);
             }
-            Answer::Wrong => self.variant(4, 5),
+            Answer::Mixed(later, refused) => {
+                self.variant(4, 6);
+                self.bytes([later, refused]);
+            }
+            Answer::Wrong => self.variant(5, 6),
         }
     }
 
@@ -69,14 +73,15 @@ impl Bytes {
             Op::FailScan(_) => 12,
             Op::Deadline => 13,
             Op::Wait(_) => 14,
-            Op::Land(_) => 15,
-            Op::Crash => 16,
-            Op::Reindex(_) => 17,
-            Op::Drain(_) => 18,
-            Op::Misuse(_) => 19,
-            Op::Verify(_) => 20,
+            Op::Oversleep(_) => 15,
+            Op::Land(_) => 16,
+            Op::Crash => 17,
+            Op::Reindex(_) => 18,
+            Op::Drain(_) => 19,
+            Op::Misuse(_) => 20,
+            Op::Verify(_) => 21,
         };
-        self.variant(at, 21);
+        self.variant(at, 22);
         match op {
             Op::Commit(rows, removed) => self.bytes([rows, removed]),
             Op::Truncate(tables, rows) => {
@@ -91,6 +96,7 @@ impl Bytes {
             Op::Misuse(wrong) => self.variant(wrong as u64, 7),
             Op::Capture(number) | Op::Stale(number) | Op::Scan(number) => self.bytes([number]),
             Op::Wait(number)
+            | Op::Oversleep(number)
             | Op::Land(number)
             | Op::Reindex(number)
             | Op::Drain(number)
@@ -100,7 +106,9 @@ impl Bytes {
     }
 
     fn setup(&mut self, setup: Setup) {
-        let Setup { indexes, joined, scopes, rows, sized, skip, park, quarantine, .. } = setup;
+        let Setup {
+            indexes, joined, scopes, rows, sized, skip, park, mixed, quarantine, skip_backfill, ..
+        } = setup;
         self.bytes([
             indexes,
             joined.into(),
@@ -109,7 +117,9 @@ impl Bytes {
             sized.into(),
             skip.into(),
             park.into(),
+            mixed.into(),
             quarantine.into(),
+            skip_backfill.into(),
         ]);
         let Setup { max_changes, max_documents, max_bytes, max_delay_ms, changes, documents, .. } = setup;
         self.bytes([max_changes, max_documents, max_bytes, max_delay_ms, changes, documents]);

@@ -1,7 +1,7 @@
 //! The laziest legal driver: it does nothing by itself, polls after every event, and lets time pass only when it is told to,
 //! to a deadline or short of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use syncline::document::Writes;
@@ -11,8 +11,8 @@ use syncline::time::Instant;
 use syncline::{Captured, Captures, EngineError, Fault, Lane, Position, Report, Verified};
 
 use crate::check;
-use crate::model::{Late, Model, OnWire, Snapshot, State};
-use crate::op::{Kind, Op};
+use crate::model::{Late, Model, OnWire, Read, Snapshot, State};
+use crate::op::{Emptied, Kind, Op};
 use crate::owed::Owed;
 use crate::setup::Setup;
 
@@ -40,8 +40,12 @@ pub struct Drive {
     setup: Setup,
     pipeline: Pipeline<State>,
     now: Instant,
+    /// The time that the pipeline was told last.
+    told: Instant,
     /// Calls that are not answered, oldest first.
     open: Vec<Command<State>>,
+    /// What could be read when the builds that are open were asked for.
+    reads: BTreeMap<CallId, Read>,
     /// Calls that were given up, and may be answered all the same.
     stale: Vec<Command<State>>,
     last: Option<Event<State>>,
@@ -99,7 +103,9 @@ impl Drive {
             pipeline: Pipeline::new(setup.config(), now).expect("a setup never contradicts itself"),
             setup,
             now,
+            told: now,
             open: Vec::new(),
+            reads: BTreeMap::new(),
             stale: Vec::new(),
             last: None,
             newest: CallId(0),
@@ -137,10 +143,11 @@ impl Drive {
             Op::Commit(rows, removed) => self.model.commit(rows, removed),
             // Nobody can rebuild an index without a scope: the run would end for good.
             Op::Truncate(..) if !self.setup.scopes => {}
+            Op::Truncate(tables, _) if !self.setup.seeds() && tables != Emptied::Rows => {}
             Op::Truncate(tables, rows) => self.model.truncate(tables, rows),
             Op::Heartbeat => self.model.checkpoint(Vec::new()),
             Op::Land(at) => self.land(at),
-            Op::LoseStream if !self.setup.scopes => {}
+            Op::LoseStream if !self.setup.seeds() => {}
             _ if self.finished.is_some() => self.restart(),
             Op::Capture(most) => self.capture(most, false),
             Op::Tarry => self.tarry(),
@@ -159,6 +166,7 @@ impl Drive {
             Op::FailScan(kind) => self.fail_scan(kind),
             Op::Deadline => self.elapse(256),
             Op::Wait(part) => self.elapse(part.into()),
+            Op::Oversleep(part) => self.oversleep(part),
             Op::Crash => self.crash(),
             Op::Reindex(at) => self.reindex(at),
             Op::Verify(at) => self.verify(at),
@@ -286,15 +294,21 @@ impl Drive {
         let count = usize::from(most.max(1)).min(room).min(snapshot.keys.len());
         let keys = snapshot.keys.drain(..count).collect();
         let call = snapshot.call;
-        let ends = snapshot.keys.is_empty();
-        if room == 0 {
+        // An end that does not come with the last row comes alone.
+        let ends = snapshot.keys.is_empty() && (count == 0 || !most.is_multiple_of(2));
+        if room == 0 && !snapshot.keys.is_empty() {
             self.snapshot = Some(snapshot);
             return;
         }
         if !ends {
             self.snapshot = Some(snapshot);
         }
-        self.handle(Event::Scanned { call, keys, then: if ends { Then::End } else { Then::Idle } });
+        let then = match ends {
+            true => Then::End,
+            false if most.is_multiple_of(2) => Then::More,
+            false => Then::Idle,
+        };
+        self.handle(Event::Scanned { call, keys, then });
     }
 
     fn fail_scan(&mut self, kind: Kind) {
@@ -310,6 +324,15 @@ impl Drive {
         let wait = at.since(self.now).as_nanos() as u64;
         self.now = self.now.after(Duration::from_nanos((u128::from(wait) * u128::from(part) / 256) as u64));
         self.handle(Event::Elapsed);
+    }
+
+    /// Time passes beyond the next deadline, and what comes next says so.
+    fn oversleep(&mut self, part: u8) {
+        if let Some((at, _)) = self.timer() {
+            self.mark("overslept");
+            let beyond = self.config().retry.attempt_timeout * u32::from(part) / 256;
+            self.now = self.now.max(at).after(beyond);
+        }
     }
 
     /// The next deadline that will ever come.
@@ -393,6 +416,7 @@ impl Drive {
             ..Cause::of(&event)
         };
         let of_a_call = !matches!(event, Event::CaptureFailed { .. } | Event::ScanFailed { .. });
+        self.told = self.now;
         self.pipeline.handle(self.now, event).expect("a legal driver");
         if self.is_halting() && !was_halting {
             self.cause = Some(cause);
@@ -469,6 +493,7 @@ impl Drive {
                 if let Some(at) = self.open.iter().position(|open| open.call() == Some(*call)) {
                     self.mark("abandoned");
                     let open = self.open.remove(at);
+                    self.reads.remove(call);
                     self.stale.push(open.clone());
                     self.give_up(open);
                 }
@@ -479,7 +504,10 @@ impl Drive {
                 self.told_idle = false;
             }
             Command::Resolve { call, changes } => self.owed.on_resolve(*call, changes),
-            Command::Build { ids, .. } => self.owed.on_build(ids),
+            Command::Build { call, ids, .. } => {
+                self.owed.on_build(ids);
+                self.reads.insert(*call, self.model.read());
+            }
             Command::Flush { caught_up, .. } => self.heard_caught_up = *caught_up,
             Command::CaughtUp { .. } => {
                 self.heard_caught_up = true;

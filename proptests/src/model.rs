@@ -61,7 +61,7 @@ pub struct Model {
     pub indexes: Vec<IndexName>,
     joined: bool,
     /// The table.
-    pub rows: BTreeMap<i64, State>,
+    pub rows: Arc<BTreeMap<i64, State>>,
     time: u64,
     /// What the source gives, since the stream began.
     pub log: Vec<Captured>,
@@ -103,7 +103,7 @@ impl Model {
         let mut model = Self {
             indexes: (0..setup.indexes()).map(|at| IndexName::new(format!("index{at}")).unwrap()).collect(),
             joined: setup.joined,
-            rows: BTreeMap::new(),
+            rows: Arc::default(),
             time: 0,
             log: Vec::new(),
             transactions: Vec::new(),
@@ -122,10 +122,10 @@ impl Model {
             tampered: BTreeSet::new(),
             by_hand: BTreeSet::new(),
         };
-        if setup.scopes {
+        if setup.seeds() {
             model.write(setup.rows, 0);
         }
-        if setup.scopes && setup.tampered != 0 {
+        if setup.seeds() && setup.tampered != 0 {
             model.seed();
             model.indexes.clone().iter().for_each(|index| model.tamper(index, setup.tampered));
         }
@@ -146,7 +146,7 @@ impl Model {
         let write = |key: i64| {
             self.time += 1;
             let state = State { time: self.time, there: removed & (1 << key) == 0 };
-            self.rows.insert(key, state);
+            Arc::make_mut(&mut self.rows).insert(key, state);
             if !state.there {
                 self.gone.insert(key, state.time);
             }
@@ -175,7 +175,7 @@ impl Model {
         if tables != Emptied::Related {
             truncation.tables.push(table());
             let time = self.time;
-            for (key, row) in self.rows.iter_mut().filter(|(_, row)| row.there) {
+            for (key, row) in Arc::make_mut(&mut self.rows).iter_mut().filter(|(_, row)| row.there) {
                 *row = State { time, there: false };
                 self.gone.insert(*key, time);
             }
@@ -232,6 +232,11 @@ impl Model {
         }
     }
 
+    /// What a build reads: the rows, and when the table beside them was emptied last.
+    pub fn read(&self) -> Read {
+        Read { rows: Arc::clone(&self.rows), emptied: self.emptied }
+    }
+
     /// The documents that a change to this row touches.
     pub fn touched(&self, key: &Key) -> Vec<DocumentId> {
         let key = number(key);
@@ -242,10 +247,15 @@ impl Model {
 
     /// What a document is now.
     pub fn document(&self, id: &DocumentId) -> State {
+        self.document_of(&self.read(), id)
+    }
+
+    /// What a document was when this was read.
+    pub fn document_of(&self, read: &Read, id: &DocumentId) -> State {
         let key = number(&id.key);
-        let row = |key| self.rows.get(&key).copied().unwrap_or_default();
+        let row = |key| read.rows.get(&key).copied().unwrap_or_default();
         let beside = if self.joined { row(key ^ 1).time } else { 0 };
-        let emptied = if self.is_built_from_related(&id.index) { self.emptied } else { 0 };
+        let emptied = if self.is_built_from_related(&id.index) { read.emptied } else { 0 };
         State { time: row(key).time.max(beside).max(emptied), there: row(key).there }
     }
 
@@ -447,6 +457,13 @@ impl Model {
         });
         ids.map(|id| (id.clone(), self.document(&id)))
     }
+}
+
+/// What was read of the database at one moment.
+#[derive(Debug, Clone)]
+pub struct Read {
+    rows: Arc<BTreeMap<i64, State>>,
+    emptied: u64,
 }
 
 /// The one table.

@@ -44,8 +44,23 @@ pub enum Answer {
     Failed(Kind, Effect),
     /// Of a build or a flush: each document whose place modulo 8 is a bit of the mask failed for itself.
     Partly(Kind, u8),
+    /// The same: those of the first mask failed for the moment, those of the second and not of the first were refused.
+    Mixed(u8, u8),
     /// One document, or change, too few or too many: a breach of contract.
     Wrong,
+}
+
+impl Answer {
+    /// How the document at a place failed for itself.
+    pub fn failure(self, at: usize) -> Option<Kind> {
+        let is_of = |mask: u8| mask & (1 << (at % 8)) != 0;
+        match self {
+            Self::Partly(kind, mask) => is_of(mask).then_some(kind),
+            Self::Mixed(later, _) if is_of(later) => Some(Kind::Transient),
+            Self::Mixed(_, refused) => is_of(refused).then_some(Kind::Content),
+            Self::Done | Self::Reversed | Self::Failed(..) | Self::Wrong => None,
+        }
+    }
 }
 
 /// What a driver must not do.
@@ -64,7 +79,7 @@ pub enum Wrong {
     TooManyRows,
     /// A change from a capture that is closed.
     NoCapture,
-    /// An index that nobody knows is to be seeded anew.
+    /// An index that nobody knows is to be seeded anew, and compared.
     UnknownIndex,
 }
 
@@ -106,7 +121,7 @@ pub enum Op {
     Stale(u8),
     /// The last answer comes a second time.
     Repeat,
-    /// The snapshot yields at most so many rows.
+    /// The snapshot yields at most so many rows; of an even number its end comes after its last row, and not with it.
     Scan(u8),
     /// The snapshot fails.
     FailScan(Kind),
@@ -114,6 +129,9 @@ pub enum Op {
     Deadline,
     /// So many 256ths of the time to the next deadline pass.
     Wait(u8),
+    /// Time passes beyond the next deadline, by so many 256ths of the time limit of a call, and nobody has said so yet: what
+    /// comes next does.
+    Oversleep(u8),
     /// A write that was given up lands.
     Land(u8),
     /// The run dies, and another begins.
@@ -144,6 +162,7 @@ pub fn any() -> impl Strategy<Value = Op> {
         1 => Just(Op::FailScan(Kind::Transient)),
         8 => Just(Op::Deadline),
         3 => prop::num::u8::ANY.prop_map(Op::Wait),
+        2 => prop::num::u8::ANY.prop_map(Op::Oversleep),
         3 => prop::num::u8::ANY.prop_map(Op::Land),
         2 => prop::num::u8::ANY.prop_map(Op::Stale),
         1 => Just(Op::Repeat),
@@ -183,8 +202,14 @@ fn answer() -> impl Strategy<Value = Answer> {
         30 => Just(Answer::Done),
         2 => Just(Answer::Reversed),
         4 => (kind(), effect()).prop_map(|(kind, effect)| Answer::Failed(kind, effect)),
-        4 => (kind(), 1_u8..16).prop_map(|(kind, mask)| Answer::Partly(kind, mask)),
+        4 => (kind(), mask()).prop_map(|(kind, mask)| Answer::Partly(kind, mask)),
+        2 => (mask(), mask()).prop_map(|(later, refused)| Answer::Mixed(later, refused)),
     ]
+}
+
+/// Most often of the first places, since most calls have no others.
+fn mask() -> impl Strategy<Value = u8> {
+    prop_oneof![3 => 1_u8..16, 1 => 1_u8..]
 }
 
 fn wrong() -> impl Strategy<Value = Wrong> {

@@ -23,8 +23,12 @@ pub struct Setup {
     pub skip: bool,
     /// An index of which a document is rejected stops alone, where it has a scope.
     pub park: bool,
+    /// Every second index has another policy than the first: the next one of stopping, skipping, parking.
+    pub mixed: bool,
     /// Skipped documents are recorded in a quarantine.
     pub quarantine: bool,
+    /// Indexes that could be seeded are not, and follow the changes alone.
+    pub skip_backfill: bool,
     /// See [`BatchPolicy`](syncline::BatchPolicy), as the next four.
     pub max_changes: u8,
     /// The most documents of a unit.
@@ -75,7 +79,9 @@ impl Setup {
         sized: false,
         skip: true,
         park: false,
+        mixed: false,
         quarantine: false,
+        skip_backfill: false,
         max_changes: 2,
         max_documents: 2,
         max_bytes: 255,
@@ -101,14 +107,36 @@ impl Setup {
         self.indexes.clamp(1, 3)
     }
 
-    /// Whether an index of which a document is rejected stops alone.
-    pub fn parks(&self) -> bool {
-        self.park && self.scopes
+    /// Whether indexes are seeded from their table.
+    pub fn seeds(&self) -> bool {
+        self.scopes && !self.skip_backfill
     }
 
-    /// Whether a rejected document is skipped.
-    pub fn skips(&self) -> bool {
-        self.skip && !self.park
+    /// What becomes of rejected documents of the index of this number. One that nobody could seed anew cannot stop alone.
+    pub fn policy(&self, at: usize) -> FailurePolicy {
+        match self.given_policy(at) {
+            FailurePolicy::Park if !self.seeds() => FailurePolicy::Stop,
+            policy => policy,
+        }
+    }
+
+    fn given_policy(&self, at: usize) -> FailurePolicy {
+        let first = match (self.park, self.skip) {
+            (true, _) => FailurePolicy::Park,
+            (false, true) => FailurePolicy::Skip,
+            (false, false) => FailurePolicy::Stop,
+        };
+        match first {
+            policy if at.is_multiple_of(2) || !self.mixed => policy,
+            FailurePolicy::Stop => FailurePolicy::Skip,
+            FailurePolicy::Skip => FailurePolicy::Park,
+            FailurePolicy::Park | _ => FailurePolicy::Stop,
+        }
+    }
+
+    /// Whether the policies of some indexes are this one.
+    pub fn has_policy(&self, policy: FailurePolicy) -> bool {
+        (0..self.indexes().into()).any(|at| self.policy(at) == policy)
     }
 
     /// The configuration of the run. It never contradicts itself.
@@ -138,26 +166,24 @@ impl Setup {
         // An alarm changes nothing, and its timer would go round for ever.
         config.alarms.unacknowledged_age = Duration::MAX;
         config.quarantine = self.quarantine;
-        let policy = match (self.park, self.skip) {
-            (true, _) => FailurePolicy::Park,
-            (false, true) => FailurePolicy::Skip,
-            (false, false) => FailurePolicy::Stop,
-        };
-        config.failure_policies = FailurePolicies::new(policy);
+        config.skip_backfill = self.skip_backfill;
+        config.failure_policies =
+            FailurePolicies::new(self.given_policy(0)).with_override("index1", self.given_policy(1));
         config
     }
 }
 
 /// A world and its limits.
 pub fn any() -> impl Strategy<Value = Setup> {
-    let world = (1_u8..4, prop::bool::ANY, prop::bool::ANY, prop::num::u8::ANY, prop::bool::ANY);
-    let failed = (prop::bool::weighted(0.8), prop::bool::weighted(0.25));
+    let seeded = (prop::bool::ANY, prop::bool::weighted(0.1));
+    let world = (1_u8..4, prop::bool::ANY, seeded, prop::num::u8::ANY, prop::bool::ANY);
+    let failed = (prop::bool::weighted(0.8), prop::bool::weighted(0.25), prop::bool::weighted(0.25));
     let policy = (failed, prop::bool::ANY, 2_u8..12, 0_u8..3, 5_u8..60);
     let batch = (1_u8..6, 1_u8..7, 1_u8..100, 0_u8..3);
     let limits = (1_u8..12, 1_u8..12, 1_u8..4, 1_u8..5, 1_u8..4, 1_u8..4, 0_u8..6, 1_u8..7, 1_u8..5);
     (world, policy, batch, limits).prop_map(|(world, policy, batch, limits)| {
-        let (indexes, joined, scopes, rows, sized) = world;
-        let ((skip, park), quarantine, attempts, delay, timeout_s) = policy;
+        let (indexes, joined, (scopes, skip_backfill), rows, sized) = world;
+        let ((skip, park, mixed), quarantine, attempts, delay, timeout_s) = policy;
         let (max_changes, max_documents, max_bytes, max_delay) = batch;
         let (changes, documents, resolves, resolve_changes, builds, flushes, units, rows_owed, share) =
             limits;
@@ -169,7 +195,9 @@ pub fn any() -> impl Strategy<Value = Setup> {
             sized,
             skip,
             park,
+            mixed,
             quarantine,
+            skip_backfill,
             max_changes,
             max_documents,
             max_bytes,

@@ -6,8 +6,8 @@ use syncline::document::Writes;
 use syncline::pipeline::{CallId, Command, Event};
 use syncline::ports::{FailedDocument, IndexScope, Resolved};
 use syncline::{
-    Document, DocumentId, Epoch, Fault, FlushReport, IndexMapping, IndexName, RejectedDocument, SeedState,
-    SnapshotTable,
+    Document, DocumentId, Epoch, FailurePolicy, Fault, FlushReport, IndexMapping, IndexName,
+    RejectedDocument, SeedState, SnapshotTable,
 };
 
 use crate::drive::{Drive, fault};
@@ -38,11 +38,29 @@ impl Drive {
         let command = self.stale.remove(at);
         self.mark("stale answer");
         let event = match command {
-            Command::Resolve { call, .. } => Event::Resolved { call, result: Ok(Resolved::default()) },
-            Command::Build { call, .. } => Event::Built { call, result: Ok(Vec::new()), bytes: Vec::new() },
-            Command::Flush { call, .. } => Event::Flushed { call, result: Ok(FlushReport::clean()) },
-            Command::Compare { call, .. } => Event::Compared { call, result: Ok(Vec::new()) },
-            Command::List { call, .. } => Event::Listed { call, result: Ok(Vec::new()) },
+            Command::Resolve { call, changes } => {
+                let mut resolved = Resolved::default();
+                changes.iter().for_each(|change| resolved.push(self.model.touched(&change.key)));
+                Event::Resolved { call, result: Ok(resolved) }
+            }
+            Command::Build { call, ids, .. } => {
+                let built = ids.iter().map(|id| Ok(Document::upsert(id.clone(), self.model.document(id))));
+                Event::Built { call, result: Ok(built.collect()), bytes: vec![1; ids.len()] }
+            }
+            Command::Flush { call, writes, .. } => {
+                let mut report = FlushReport::clean();
+                let mut ids = writes.iter().map(|write| write.document.id.clone());
+                report.throttled.extend(ids.next());
+                report.rejected.extend(ids.next().map(|id| RejectedDocument::new(&id, "late")));
+                Event::Flushed { call, result: Ok(report) }
+            }
+            Command::Compare { call, writes } => {
+                let ids = writes.iter().map(|write| write.document.id.clone());
+                Event::Compared { call, result: Ok(ids.collect()) }
+            }
+            Command::List { call, index, limit, .. } => {
+                Event::Listed { call, result: Ok(self.model.list(&index, None, limit)) }
+            }
             Command::Begin { call } => Event::Begun { call, result: Ok((Epoch(0), 1)) },
             Command::Describe { call } => Event::Described { call, result: Ok((Vec::new(), Vec::new())) },
             Command::LoadQuarantine { call } => Event::QuarantineLoaded { call, result: Ok(Vec::new()) },
@@ -67,7 +85,9 @@ impl Drive {
     fn answer(&mut self, command: Command<State>, how: Answer) -> Event<State> {
         let (failed, effect) = match how {
             Answer::Failed(kind, effect) => (Some(fault(kind)), effect),
-            Answer::Done | Answer::Reversed | Answer::Partly(..) | Answer::Wrong => (None, Effect::All),
+            Answer::Done | Answer::Reversed | Answer::Partly(..) | Answer::Mixed(..) | Answer::Wrong => {
+                (None, Effect::All)
+            }
         };
         let applies = matches!(effect, Effect::All | Effect::Half);
         if let Some(fault) = &failed {
@@ -113,7 +133,13 @@ impl Drive {
                 }
                 let touched: Vec<_> = changes.iter().map(|change| self.model.touched(&change.key)).collect();
                 let mut resolved = Resolved::default();
-                touched.iter().for_each(|ids| resolved.push(ids.iter().cloned()));
+                match how {
+                    // The order of documents says nothing, nor does one that is told twice.
+                    Answer::Reversed => touched.iter().for_each(|ids| {
+                        resolved.push(ids.iter().rev().chain(ids.first()).cloned());
+                    }),
+                    _ => touched.iter().for_each(|ids| resolved.push(ids.iter().cloned())),
+                }
                 match how {
                     Answer::Wrong => resolved.push([]),
                     _ => self.owed.on_resolved(call, touched),
@@ -184,6 +210,10 @@ impl Drive {
                 }
                 if failed.is_none() {
                     self.owed.on_cleared(&index);
+                    if !self.setup.seeds() {
+                        // Then it is built from now on.
+                        self.owed.on_started(&index);
+                    }
                 }
                 done(call, failed)
             }
@@ -282,7 +312,7 @@ impl Drive {
                 match &**ids {
                     [id] => {
                         self.model.built.insert(id.clone(), self.model.document(id));
-                        self.skip(ids.iter());
+                        self.skip(ids);
                     }
                     _ => {
                         self.mark("build halved");
@@ -292,16 +322,22 @@ impl Drive {
             }
             return Event::Built { call, result: Err(fault), bytes: Vec::new() };
         }
-        let (kind, mask) = match how {
-            Answer::Partly(kind, mask) => (kind, mask),
-            _ => (Kind::Transient, 0),
+        // It may have read as early as it was asked to.
+        let read = match (how, self.reads.remove(&call)) {
+            (Answer::Reversed, Some(read)) => read,
+            _ => self.model.read(),
         };
-        let fails = |at: usize| mask & (1 << (at % 8)) != 0;
         let (mut built, mut bytes) = (Vec::new(), Vec::new());
+        let mut refused = Vec::new();
         for (at, id) in ids.iter().enumerate() {
-            let state = self.model.document(id);
+            let state = self.model.document_of(&read, id);
             self.model.built.insert(id.clone(), state);
-            if fails(at) {
+            if let Some(kind) = how.failure(at) {
+                match kind {
+                    Kind::Transient => self.mark("some were not built"),
+                    Kind::Content => refused.push(id.clone()),
+                    Kind::Fatal => {}
+                }
                 built.push(Err(FailedDocument { id: id.clone(), fault: fault(kind) }));
                 bytes.push(0);
                 continue;
@@ -318,14 +354,9 @@ impl Drive {
                 bytes.reverse();
             }
             Answer::Wrong => drop(built.pop()),
-            Answer::Partly(Kind::Content, _) => {
-                let skipped: Vec<_> =
-                    ids.iter().enumerate().filter(|(at, _)| fails(*at)).map(|(_, id)| id.clone()).collect();
-                self.skip(skipped.iter());
-            }
-            Answer::Partly(Kind::Transient, _) if mask != 0 => self.mark("some were not built"),
-            Answer::Partly(..) | Answer::Done | Answer::Failed(..) => {}
+            Answer::Partly(..) | Answer::Mixed(..) | Answer::Done | Answer::Failed(..) => {}
         }
+        self.skip(&refused);
         Event::Built { call, result: Ok(built), bytes }
     }
 
@@ -344,11 +375,10 @@ impl Drive {
             return Event::Compared { call, result: Err(fault) };
         }
         let compared = self.on_wire(writes);
-        let mask = if let Answer::Partly(_, mask) = how { mask } else { 0 };
         // A sink that calls equal documents different has them written once more.
         let (mut differ, mut equal) = (Vec::new(), Vec::new());
         for (at, (id, state, _)) in compared.into_iter().enumerate() {
-            let is_held = self.model.holds(&id, state) && mask & (1 << (at % 8)) == 0;
+            let is_held = self.model.holds(&id, state) && how.failure(at).is_none();
             if is_held { equal.push(id) } else { differ.push(id) }
         }
         match how {
@@ -358,7 +388,7 @@ impl Drive {
                 differ.push(DocumentId::new(index, 99));
                 return Event::Compared { call, result: Ok(differ) };
             }
-            Answer::Done | Answer::Failed(..) | Answer::Partly(..) => {}
+            Answer::Done | Answer::Failed(..) | Answer::Partly(..) | Answer::Mixed(..) => {}
         }
         if !equal.is_empty() {
             self.mark("held as it should be");
@@ -391,24 +421,20 @@ impl Drive {
                 Effect::Late => self.model.late.push(Late::Writes(sent.clone())),
             }
             if fault.kind() == syncline::FaultKind::Content {
-                match sent.len() {
-                    1 => self.skip(sent.iter().map(|(id, ..)| id)),
+                match &*sent {
+                    [(id, ..)] => self.skip(core::slice::from_ref(id)),
                     _ => self.mark("flush halved"),
                 }
             }
             return Event::Flushed { call, result: Err(fault) };
         }
-        let (kind, mask) = match how {
-            Answer::Partly(kind, mask) => (kind, mask),
-            _ => (Kind::Transient, 0),
-        };
         let mut report = FlushReport::clean();
         let mut applied: Vec<OnWire> = Vec::new();
         for (at, write) in sent.into_iter().enumerate() {
-            match (mask & (1 << (at % 8)) != 0, kind) {
-                (false, _) => applied.push(write),
-                (true, Kind::Transient) => report.throttled.push(write.0),
-                (true, Kind::Content | Kind::Fatal) => {
+            match how.failure(at) {
+                None => applied.push(write),
+                Some(Kind::Transient) => report.throttled.push(write.0),
+                Some(Kind::Content | Kind::Fatal) => {
                     report.rejected.push(RejectedDocument::new(&write.0, "poison"));
                 }
             }
@@ -422,28 +448,38 @@ impl Drive {
         if !report.throttled.is_empty() {
             self.mark("throttled");
         }
-        if rejected.is_empty() || self.setup.skips() || self.setup.parks() {
+        self.refused |= self.stops(&rejected);
+        if !self.stops(&rejected) {
             self.owed.on_written(applied.iter().map(|(id, ..)| id));
             for (id, ..) in &applied {
                 self.model.built.remove(id);
             }
         }
-        self.refused |= !rejected.is_empty() && !self.setup.skips() && !self.setup.parks();
-        self.skip(rejected.iter());
+        self.skip(&rejected);
         Event::Flushed { call, result: Ok(report) }
     }
 
     /// The pipeline learns that these will not be had as they are.
-    fn skip<'a>(&mut self, ids: impl Iterator<Item = &'a DocumentId> + Clone) {
-        if ids.clone().next().is_none() {
+    fn skip(&mut self, ids: &[DocumentId]) {
+        if self.stops(ids) {
             return;
         }
-        if self.setup.skips() {
-            self.mark("skipped");
-            self.owed.on_skipped(ids, self.setup.quarantine);
-        } else if self.setup.parks() {
-            self.owed.on_stopped(ids);
+        let policy = |id: &DocumentId| self.policy(&id.index);
+        let (skipped, parked): (Vec<_>, Vec<_>) =
+            ids.iter().partition(|id| policy(id) == FailurePolicy::Skip);
+        if !skipped.is_empty() && !parked.is_empty() {
+            self.mark("one skipped and one parked");
         }
+        if !skipped.is_empty() {
+            self.mark("skipped");
+        }
+        self.owed.on_skipped(skipped, self.setup.quarantine);
+        self.owed.on_stopped(parked);
+    }
+
+    /// Whether one of these ends the run, so that nothing is done about the others.
+    fn stops(&self, ids: &[DocumentId]) -> bool {
+        ids.iter().any(|id| self.policy(&id.index) == FailurePolicy::Stop)
     }
 
     fn is_running(&self) -> bool {

@@ -66,7 +66,7 @@ impl Drive {
         let steps = self.settle();
         check::converged(&self.model);
         self.rest();
-        if self.setup.scopes {
+        if self.setup.seeds() {
             check::seeded(&self.model);
         }
         self.drain();

@@ -25,7 +25,7 @@ impl Drive {
         let mut at = self.now;
         let event = match wrong {
             Wrong::TimeBack => {
-                at = Instant::from_nanos(self.now.as_nanos() - 1);
+                at = Instant::from_nanos(self.told.as_nanos() - 1);
                 Event::Elapsed
             }
             Wrong::NeverMade => {
@@ -53,7 +53,11 @@ impl Drive {
             },
             // A run that is ending does not ask any more whether its capture is open.
             Wrong::NoCapture if !self.is_capturing() && !self.is_ending() => changes(0),
-            Wrong::UnknownIndex => Event::Reindex { index: IndexName::new("nobody").expect("a name") },
+            Wrong::UnknownIndex => {
+                let index = IndexName::new("nobody").expect("a name");
+                self.refused(at, Event::Verify { index: index.clone() });
+                Event::Reindex { index }
+            }
             Wrong::TooManyChanges | Wrong::NoCapture => return,
         };
         self.refused(at, event);

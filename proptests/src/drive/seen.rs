@@ -2,7 +2,7 @@
 
 use syncline::pipeline::{Command, Notice, Phase, Pipeline, Status};
 use syncline::time::Instant;
-use syncline::{Config, DocumentId, EngineError, IndexName, Lane, Position, Report};
+use syncline::{Config, DocumentId, EngineError, FailurePolicy, IndexName, Lane, Position, Report};
 
 use crate::drive::{Cause, Drive, Heard};
 use crate::model::{Snapshot, State};
@@ -37,6 +37,12 @@ impl Drive {
     /// Calls that are not answered, oldest first.
     pub fn open(&self) -> &[Command<State>] {
         &self.open
+    }
+
+    /// What becomes of rejected documents of an index.
+    pub fn policy(&self, index: &IndexName) -> FailurePolicy {
+        let at = self.model.indexes.iter().position(|known| known == index);
+        self.setup.policy(at.expect("an index of this world"))
     }
 
     /// Whether the run takes nothing new.
