@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use syncline::document::Content;
 use syncline::error::Stage;
-use syncline::pipeline::{Command, Notice, Phase, Report};
+use syncline::pipeline::{CallId, Command, Notice, Phase, Report};
 use syncline::{
     Config, Document, DocumentId, EngineError, FailurePolicy, FaultKind, IndexName, Key, Lane, Position,
     SeedState, Visibility,
@@ -174,6 +174,15 @@ fn b08_a_run_ends_for_a_cause(drive: &Drive, outcome: &Result<Report, EngineErro
         Err(EngineError::Config(_) | EngineError::Stopped(_) | _) => false,
     };
     assert!(is_cause, "B8: the run ended with {outcome:?} for {cause:?}");
+}
+
+/// A run that halts works off what is durable, and starts nothing else.
+pub fn b12_a_halt_starts_nothing(drive: &Drive, newest: CallId) {
+    let works_off = |open: &Command<State>| {
+        matches!(open, Command::Ack { .. } | Command::Quarantine { .. } | Command::Release { .. })
+    };
+    let started = drive.open().iter().find(|open| open.call() > Some(newest) && !works_off(open));
+    assert!(started.is_none(), "B12: a run that halts makes {started:?}");
 }
 
 fn b12_a_report_tells_what_was_done(drive: &Drive, report: &Report) {

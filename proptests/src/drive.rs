@@ -417,6 +417,7 @@ impl Drive {
         };
         let of_a_call = !matches!(event, Event::CaptureFailed { .. } | Event::ScanFailed { .. });
         self.told = self.now;
+        let newest = self.newest;
         self.pipeline.handle(self.now, event).expect("a legal driver");
         if self.is_halting() && !was_halting {
             self.cause = Some(cause);
@@ -425,6 +426,9 @@ impl Drive {
             check::b08_what_fails_for_good_ends_the_run(self);
         }
         self.poll();
+        if was_halting {
+            check::b12_a_halt_starts_nothing(self, newest);
+        }
         let status = self.status();
         let verifies = |name: &_| status.indexes.iter().any(|index| index.index == *name && index.verifying);
         if self.owed.retain_compared(verifies) {
