@@ -332,11 +332,14 @@ impl Model {
         }
     }
 
-    /// The documents that transactions of this stream after a position have touched.
+    /// The documents that transactions of this stream after a position have touched, those that emptied tables too.
     pub fn changed_after(&self, position: Position) -> BTreeSet<DocumentId> {
         let later = self.transactions.iter().filter(|(at, _)| *at > position);
         let touched = later.flat_map(|(_, touched)| touched);
-        touched.flat_map(|(key, _)| self.touched(&Key::single(*key))).collect()
+        let touched = touched.flat_map(|(key, _)| self.touched(&Key::single(*key)));
+        let truncated = self.truncations.iter().filter(|(at, _)| *at > position);
+        let truncated = truncated.flat_map(|(_, changed)| changed);
+        touched.chain(truncated.map(|(id, _)| id.clone())).collect()
     }
 
     /// A document is passed over, and nothing remembers it. Until its rows change, or its index is emptied, nobody writes it.
