@@ -2,17 +2,17 @@
 //! lists that are too long, ids that were not asked for, time that goes back or ends.
 //!
 //! Nothing panics; every invariant holds after every event; what is refused as misuse changes nothing; what is held, and
-//! what comes out at once, stays within the stated limits; only what was captured is acknowledged. And whatever came
-//! before, a run that is drained ends.
+//! what comes out at once, stays within the stated limits; only what was captured is acknowledged; what a comparison
+//! tells was asked for, and told by the sink. And whatever came before, a run that is drained ends.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
 use syncline::change::Changes;
-use syncline::pipeline::{CallId, Command, Event, Misuse, Phase, Pipeline};
+use syncline::pipeline::{CallId, Command, Event, Misuse, Notice, Phase, Pipeline, Then, Verified};
 use syncline::time::Instant;
-use syncline::{Config, Lane, Position, StreamId};
+use syncline::{Config, DocumentId, Fault, IndexName, Key, Lane, Position, StreamId};
 
 mod answer;
 mod config;
@@ -38,7 +38,7 @@ pub fn run(bytes: &[u8]) {
         }
         let event = match step.what {
             raw::What::Answer(at, how) => match world.pick(at) {
-                Some(command) => answer::to(&command, how),
+                Some(command) => world.answer(&command, how),
                 None => continue,
             },
             raw::What::Event(event) => event.build(&world.calls(), world.newest),
@@ -54,8 +54,10 @@ struct World {
     pipeline: Pipeline<Body>,
     config: Config,
     now: Instant,
-    /// Calls that are not answered, oldest first.
+    /// Calls that are not answered, oldest first, and the snapshot that is being read, after its last row.
     open: Vec<Command<Body>>,
+    /// The snapshot that was opened last.
+    snapshot: Option<CallId>,
     /// What was to be resolved by calls that failed or were given up: they may be made again at any time.
     unresolved: Vec<Changes>,
     /// The newest call.
@@ -67,6 +69,12 @@ struct World {
     acknowledged: Option<Position>,
     /// The documents that the quarantine held.
     retrials: usize,
+    /// The indexes that were asked to be compared.
+    to_verify: BTreeSet<IndexName>,
+    /// Documents of which a sink has told that they differ.
+    different: BTreeSet<DocumentId>,
+    /// A sink has listed more than it was asked for.
+    has_listed_more: bool,
     has_finished: bool,
 }
 
@@ -79,6 +87,7 @@ impl World {
             config,
             now,
             open: Vec::new(),
+            snapshot: None,
             unresolved: Vec::new(),
             made: 0,
             stream: None,
@@ -86,16 +95,32 @@ impl World {
             newest: Position(0),
             acknowledged: None,
             retrials: 0,
+            to_verify: BTreeSet::new(),
+            different: BTreeSet::new(),
+            has_listed_more: false,
             has_finished: false,
         };
         world.poll(0);
         world
     }
 
+    fn is_halting(&self) -> bool {
+        matches!(self.pipeline.phase(), Phase::Halting | Phase::Ended)
+    }
+
     /// An open call, which stays open: the answer may not fit it.
     fn pick(&self, at: u8) -> Option<Command<Body>> {
         let at = usize::from(at).checked_rem(self.open.len())?;
         Some(self.open[at].clone())
+    }
+
+    fn answer(&self, command: &Command<Body>, how: answer::How) -> Event<Body> {
+        match command {
+            Command::Scan { call, after, .. } if self.snapshot == Some(*call) => {
+                answer::rows(*call, after.as_ref(), self.pipeline.capacity(Lane::Backfill), how)
+            }
+            _ => answer::to(command, how),
+        }
     }
 
     /// The calls that are open, oldest first.
@@ -128,6 +153,12 @@ impl World {
                 self.note(&event);
                 let held = before.status().dirty + before.status().in_flight;
                 self.poll(weight + held);
+                // Of a snapshot whose rows end the run nobody tells that it is waited for no more.
+                if let Event::Scanned { call, .. } = event
+                    && self.is_halting()
+                {
+                    self.open.retain(|open| open.call() != Some(call));
+                }
             }
         }
         self.pipeline.check_invariants();
@@ -152,14 +183,51 @@ impl World {
             Event::QuarantineLoaded { call, result: Ok(ids) } if self.is_open(*call) => {
                 self.retrials = ids.len();
             }
+            Event::Compared { call, result } if self.is_open(*call) => self.note_compared(*call, result),
+            Event::Listed { call, result: Ok(ids) } => {
+                let asked = self.open.iter().find_map(|open| match open {
+                    Command::List { call: open, limit, .. } if open == call => Some(*limit),
+                    _ => None,
+                });
+                self.has_listed_more |= asked.is_some_and(|limit| ids.len() > limit);
+            }
+            Event::Scanned { call, keys, .. } => self.read_on(*call, keys),
+            Event::Done { call, result: Ok(()) } if self.is_scan(*call) => self.snapshot = Some(*call),
+            Event::Verify { index } => drop(self.to_verify.insert(index.clone())),
             _ => {}
         }
+        let ends_scan = matches!(event, Event::Scanned { then: Then::End, .. } | Event::ScanFailed { .. });
         match raw::call(event) {
             Some(call) if matches!(event, Event::Resolved { result: Err(_), .. }) => self.give_up(call),
-            Some(call) if !matches!(event, Event::Scanned { .. }) => {
+            Some(call) if self.snapshot != Some(call) || ends_scan => {
                 self.open.retain(|open| open.call() != Some(call));
             }
             _ => {}
+        }
+    }
+
+    fn is_scan(&self, call: CallId) -> bool {
+        self.open.iter().any(|open| matches!(open, Command::Scan { .. }) && open.call() == Some(call))
+    }
+
+    /// A snapshot has given its rows up to the last of these.
+    fn read_on(&mut self, snapshot: CallId, keys: &[Key]) {
+        let scan = self.open.iter_mut().find(|open| open.call() == Some(snapshot));
+        if let (Some(Command::Scan { after, .. }), Some(last)) = (scan, keys.last()) {
+            *after = Some(last.clone());
+        }
+    }
+
+    /// A sink told which of these documents differ; that it cannot compare them stands for all.
+    fn note_compared(&mut self, call: CallId, result: &Result<Vec<DocumentId>, Fault>) {
+        match result {
+            Ok(ids) => self.different.extend(ids.iter().cloned()),
+            Err(_) => {
+                let open = self.open.iter().find(|open| open.call() == Some(call));
+                if let Some(Command::Compare { writes, .. }) = open {
+                    self.different.extend(writes.iter().map(|write| write.document.id.clone()));
+                }
+            }
         }
     }
 
@@ -191,12 +259,17 @@ impl World {
             }
             match &command {
                 Command::Ack { stream, position, .. } => self.acknowledge(stream, *position),
-                Command::Build { ids, .. } => {
-                    let distinct: BTreeSet<_> = ids.iter().collect();
-                    assert!(!ids.is_empty() && distinct.len() == ids.len(), "{command:?}");
-                    assert!(ids.len() <= self.config.batch.max_documents, "B11: {command:?}");
+                Command::Build { ids, .. } => self.check_documents(ids.iter(), &command),
+                Command::Flush { writes, .. } | Command::Compare { writes, .. } => {
+                    self.check_documents(writes.iter().map(|write| &write.document.id), &command);
                 }
-                Command::Flush { writes, .. } => assert!(!writes.is_empty(), "{command:?}"),
+                Command::List { limit, .. } => {
+                    let room = self.config.limits.backfill_rows.saturating_sub(self.rows_owed());
+                    assert!(
+                        (1..=room.max(1)).contains(limit),
+                        "B11: {command:?}, and there is room for {room}"
+                    );
+                }
                 Command::Resolve { changes, .. } => {
                     match self.unresolved.iter().position(|again| again == changes) {
                         Some(at) => drop(self.unresolved.remove(at)),
@@ -206,6 +279,7 @@ impl World {
                     assert!(!changes.is_empty() && changes.len() <= most, "B11: {command:?}");
                 }
                 Command::Abandon { call } => self.give_up(*call),
+                Command::Notify(Notice::Verified(verified)) => self.check_verified(verified),
                 Command::Finish(_) => self.has_finished = true,
                 _ => {}
             }
@@ -219,6 +293,22 @@ impl World {
         assert!(self.pipeline.poll_timeout().is_none_or(|(at, _)| at >= self.now), "a deadline has passed");
     }
 
+    /// The documents of a call: some, each once, and not too many.
+    fn check_documents<'a>(&self, ids: impl Iterator<Item = &'a DocumentId>, command: &Command<Body>) {
+        let ids: Vec<_> = ids.collect();
+        let distinct: BTreeSet<_> = ids.iter().collect();
+        assert!(!ids.is_empty() && distinct.len() == ids.len(), "{command:?}");
+        assert!(ids.len() <= self.config.batch.max_documents, "B11: {command:?}");
+    }
+
+    /// What a comparison found was asked for, was told by a sink, and is not more than was compared.
+    fn check_verified(&mut self, verified: &Verified) {
+        assert!(self.to_verify.remove(&verified.index), "nobody asked for {verified:?}");
+        assert!(verified.different <= verified.compared, "{verified:?}");
+        assert!(verified.documents.iter().all(|id| self.different.contains(id)), "{verified:?}");
+        assert_eq!(verified.documents.len() as u64, verified.different.min(100), "{verified:?}");
+    }
+
     fn acknowledge(&mut self, stream: &StreamId, position: Position) {
         assert_eq!(self.stream.as_ref(), Some(stream), "B2: another stream is acknowledged");
         assert!(self.checkpoints.contains(&position), "B1: {position} was never captured");
@@ -226,12 +316,25 @@ impl World {
         self.acknowledged = Some(position);
     }
 
+    /// The rows, and the documents that a sink holds, that are owed.
+    fn rows_owed(&self) -> usize {
+        let indexes = self.pipeline.status().indexes;
+        indexes.iter().map(|index| (index.rows_read - index.rows_durable) as usize).sum()
+    }
+
+    /// So many rows may be owed: a list is taken whole, also where it is longer than was asked for.
+    fn most_rows(&self) -> usize {
+        let limit = self.config.limits.backfill_rows;
+        let beyond = if self.has_listed_more { limit } else { 0 };
+        limit.max(self.pipeline.status().indexes.len()) + beyond
+    }
+
     /// Nothing was resolved at the dirty limit or above it. Rows and what stood in quarantine have limits of their own.
     fn check_gate(&self) {
-        let (status, limits) = (self.pipeline.status(), self.config.limits);
-        let beside = limits.backfill_rows.max(status.indexes.len()) + self.retrials;
+        let status = self.pipeline.status();
+        let most = self.config.limits.documents + self.most_rows() + self.retrials;
         let dirty = status.dirty + status.in_flight;
-        assert!(dirty < limits.documents + beside, "B11: {dirty} documents are dirty, and more are resolved");
+        assert!(dirty < most, "B11: {dirty} documents are dirty, and more are resolved");
     }
 
     fn check_limits(&self) {
@@ -242,9 +345,20 @@ impl World {
         assert!(status.captured - status.durable <= limits.changes as u64, "B11: too many changes are owed");
         let most = limits.backfill_rows.max(status.indexes.len());
         assert!(self.pipeline.capacity(Lane::Backfill) <= most, "B11: room for too many rows");
+        assert!(self.rows_owed() <= self.most_rows(), "B11: too many rows are owed");
         assert!(open(|open| matches!(open, Command::Resolve { .. })) <= limits.resolves, "B11: resolves");
         assert!(open(|open| matches!(open, Command::Build { .. })) <= limits.builds, "B11: builds");
-        assert!(open(|open| matches!(open, Command::Flush { .. })) <= limits.flushes, "B11: flushes");
+        let of_the_sink =
+            |open: &Command<Body>| matches!(open, Command::Flush { .. } | Command::Compare { .. });
+        assert!(open(of_the_sink) <= limits.flushes, "B11: flushes and comparisons");
+        let reads = |open: &Command<Body>| matches!(open, Command::List { .. } | Command::Scan { .. });
+        let most = usize::from(matches!(status.phase, Phase::Starting | Phase::Running));
+        assert!(open(reads) <= most, "B11: a scan or a list beside another, or at the end: {:?}", self.open);
+        for open in &self.open {
+            let Command::List { index, .. } = open else { continue };
+            let mut verifying = status.indexes.iter().filter(|index| index.verifying);
+            assert!(verifying.any(|verifying| verifying.index == *index), "{open:?} is made for nobody");
+        }
     }
 
     /// The run is drained, and from now on every call is answered as it was asked.

@@ -1,12 +1,14 @@
-//! The quarantine's table with whatever rows there are: each is a record, whose id is spelled as it stands there, or the
-//! reading is refused; and a record that is written is read as it was.
+//! The quarantine's table with whatever rows there are: where each is a record all are read, under the ids that stand
+//! there, else the reading is refused; and a record that is written is read as it was.
 
 use std::cell::RefCell;
 
 use arbitrary::{Arbitrary, Unstructured};
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, params_from_iter};
 use syncline::change::Operation;
 use syncline::connectors::sqlite::fuzz::{create_quarantine, quarantine, quarantined};
+use syncline::document::decode_key;
 use syncline::ports::QuarantinedDocument;
 use syncline::{DocumentId, Epoch, IndexName, Version};
 
@@ -15,7 +17,14 @@ use crate::sqlite::{Asked, Stored};
 #[derive(Debug, Arbitrary)]
 struct Case {
     record: Record,
-    rows: Vec<[Stored; 9]>,
+    rows: Vec<Written>,
+}
+
+#[derive(Debug, Arbitrary)]
+enum Written {
+    Any([Stored; 9]),
+    /// A record as the connector writes it, and then in one of its columns something else.
+    Record(Record, Option<(u8, Stored)>),
 }
 
 #[derive(Debug, Arbitrary)]
@@ -51,7 +60,8 @@ fn check(connection: &Connection, case: &Case) {
             quarantined(connection).unwrap().into_iter().map(|record| record.document).collect();
         assert_eq!(read, [document]);
     }
-    for row in &case.rows {
+    for written in &case.rows {
+        let Some(row) = written.row() else { continue };
         // What a constraint forbids is not written.
         let _ = connection
             .prepare_cached(
@@ -60,7 +70,12 @@ fn check(connection: &Connection, case: &Case) {
             .unwrap()
             .execute(params_from_iter(row));
     }
-    let Ok(records) = quarantined(connection) else { return };
+    let mut select = connection.prepare_cached("SELECT * FROM syncline_quarantine").unwrap();
+    let mut are_records = select.query_map([], |row| Ok(is_record(row))).unwrap();
+    let are_records = are_records.all(|is_record| is_record.unwrap());
+    let read = quarantined(connection);
+    assert_eq!(read.is_ok(), are_records, "{read:?}");
+    let Ok(records) = read else { return };
     let mut select = connection
         .prepare_cached("SELECT index_name, id FROM syncline_quarantine ORDER BY index_name, id")
         .unwrap();
@@ -71,7 +86,59 @@ fn check(connection: &Connection, case: &Case) {
     assert_eq!(read, rows);
 }
 
+/// Whether a row is one that the connector may have written.
+fn is_record(row: &Row<'_>) -> bool {
+    let text = |at: usize| match row.get_ref(at).unwrap() {
+        ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    };
+    let counts = |at: usize, most: i64| match row.get_ref(at).unwrap() {
+        ValueRef::Integer(count) => (0..=most).contains(&count),
+        _ => false,
+    };
+    text(0).is_some_and(|index| IndexName::new(index).is_ok())
+        && text(1).is_some_and(|id| decode_key(id).is_some())
+        && matches!(text(2), Some("upsert" | "delete"))
+        && [3, 5, 6].into_iter().all(|at| text(at).is_some())
+        && counts(4, u32::MAX.into())
+        && counts(7, i64::MAX)
+        && counts(8, i64::MAX)
+}
+
+impl Written {
+    /// The row; `None` where the record is of no document.
+    fn row(&self) -> Option<[Stored; 9]> {
+        match self {
+            Self::Any(row) => Some(row.clone()),
+            Self::Record(record, other) => {
+                let mut row = record.row()?;
+                if let Some((at, stored)) = other {
+                    row[usize::from(*at) % row.len()] = stored.clone();
+                }
+                Some(row)
+            }
+        }
+    }
+}
+
 impl Record {
+    fn row(&self) -> Option<[Stored; 9]> {
+        let document = self.document()?;
+        let text = |text: &str| Stored::Text(text.into());
+        let count = |count: u64| Stored::Int(count.cast_signed());
+        Some([
+            text(document.id.index.as_str()),
+            text(&document.id.sink_id()),
+            text(if self.deletes { "delete" } else { "upsert" }),
+            text(&self.reason),
+            Stored::Int(self.attempts.into()),
+            text("2031-01-31T23:59:59.123Z"),
+            text("2031-01-31T23:59:59.123Z"),
+            count(document.version.epoch.0),
+            count(document.version.build),
+        ])
+    }
+
     /// The document that it is of; `None` where nothing can be named so.
     fn document(&self) -> Option<QuarantinedDocument> {
         let id = DocumentId::new(IndexName::new(&self.index).ok()?, self.key.key()?);

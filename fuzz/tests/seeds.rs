@@ -1,4 +1,4 @@
-//! Seeds of the corpus of `pipeline_ops`: runs that meet hard cases, and the regressions of other searchers, as bytes.
+//! Seeds of the corpus of `pipeline_ops`: runs that meet hard cases, as bytes.
 //!
 //! `cargo test -p fuzz --test seeds -- --ignored` writes them; `.ci/fuzz` then minimizes them together with what was there.
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use syncline::{Config, FailurePolicies, FailurePolicy};
 
+use super::raw::index;
+
 /// How a run is configured. Any values are legal.
 #[derive(Debug, Arbitrary)]
 pub(super) struct Case {
@@ -24,10 +26,27 @@ pub(super) struct Case {
     attempts: u8,
     delay_ms: u8,
     alarm_ms: u8,
-    skip: bool,
-    stops: Option<u8>,
+    default: Policy,
+    overrides: Vec<(u8, Policy)>,
     quarantine: bool,
     skip_backfill: bool,
+}
+
+#[derive(Debug, Clone, Copy, Arbitrary)]
+enum Policy {
+    Stop,
+    Skip,
+    Park,
+}
+
+impl Policy {
+    fn build(self) -> FailurePolicy {
+        match self {
+            Self::Stop => FailurePolicy::Stop,
+            Self::Skip => FailurePolicy::Skip,
+            Self::Park => FailurePolicy::Park,
+        }
+    }
 }
 
 impl Case {
@@ -56,12 +75,10 @@ impl Case {
         config.cursor_interval = Duration::from_millis(u64::from(self.delay_ms) + 1);
         config.quarantine = self.quarantine;
         config.skip_backfill = self.skip_backfill;
-        let default = if self.skip { FailurePolicy::Skip } else { FailurePolicy::Stop };
-        config.failure_policies = FailurePolicies::new(default);
-        if let Some(index) = self.stops {
-            let name = super::raw::index(index).to_string();
-            config.failure_policies = config.failure_policies.with_override(name, FailurePolicy::Stop);
-        }
+        let default = FailurePolicies::new(self.default.build());
+        config.failure_policies = self.overrides.iter().fold(default, |policies, (number, policy)| {
+            policies.with_override(index(*number).as_str(), policy.build())
+        });
         config
     }
 }

@@ -139,11 +139,24 @@ impl Next {
     }
 }
 
-#[derive(Debug, Arbitrary)]
+/// How far an index is.
+#[derive(Debug, Clone, Copy, Arbitrary)]
 pub(super) enum State {
     Unseeded,
     Seeding(Option<u8>),
     Seeded,
+    Parked,
+}
+
+impl State {
+    pub(super) fn build(self) -> SeedState {
+        match self {
+            Self::Unseeded => SeedState::Unseeded,
+            Self::Seeding(after) => SeedState::Seeding(after.map(|key| Key::single(i64::from(key)))),
+            Self::Seeded => SeedState::Seeded,
+            Self::Parked => SeedState::Parked,
+        }
+    }
 }
 
 /// Any event.
@@ -158,12 +171,16 @@ pub(super) enum Raw {
     Resolved(Which, Outcome<Vec<Vec<Id>>>),
     Built(Which, Outcome<Vec<(Id, Outcome<Option<Body>>)>>, Vec<usize>),
     Flushed(Which, Outcome<(Vec<Id>, Vec<Id>)>),
+    Compared(Which, Outcome<Vec<Id>>),
+    Listed(Which, Outcome<Vec<Id>>),
     SeedRead(Which, Outcome<State>),
     Scanned(Which, Vec<u8>, Next),
     ScanFailed(Which, Failure),
     LagRead(Which, Outcome<Option<u64>>),
     Done(Which, Outcome<()>),
     Elapsed,
+    Reindex(u8),
+    Verify(u8),
     Drain(u64),
 }
 
@@ -219,8 +236,14 @@ impl Raw {
                 };
                 Event::Flushed { call: call(which), result: result.map(report).map_err(fault) }
             }
+            Self::Compared(which, result) => {
+                Event::Compared { call: call(which), result: result.map(ids).map_err(fault) }
+            }
+            Self::Listed(which, result) => {
+                Event::Listed { call: call(which), result: result.map(ids).map_err(fault) }
+            }
             Self::SeedRead(which, result) => {
-                Event::SeedRead { call: call(which), result: result.map(state).map_err(fault) }
+                Event::SeedRead { call: call(which), result: result.map(State::build).map_err(fault) }
             }
             Self::Scanned(which, keys, then) => Event::Scanned {
                 call: call(which),
@@ -235,6 +258,8 @@ impl Raw {
             }
             Self::Done(which, result) => Event::Done { call: call(which), result: result.map_err(fault) },
             Self::Elapsed => Event::Elapsed,
+            Self::Reindex(number) => Event::Reindex { index: index(number) },
+            Self::Verify(number) => Event::Verify { index: index(number) },
             Self::Drain(nanos) => Event::Drain { deadline: Instant::from_nanos(nanos) },
         }
     }
@@ -293,19 +318,13 @@ fn resolved(answers: Vec<Vec<Id>>) -> Resolved {
     resolved
 }
 
-fn state(state: State) -> SeedState {
-    match state {
-        State::Unseeded => SeedState::Unseeded,
-        State::Seeding(after) => SeedState::Seeding(after.map(|key| Key::single(i64::from(key)))),
-        State::Seeded => SeedState::Seeded,
-    }
-}
-
 /// How much an event carries.
 pub(super) fn weight(event: &Event<Body>) -> usize {
     match event {
         Event::Described { result: Ok((mappings, scopes)), .. } => mappings.len() + scopes.len(),
-        Event::QuarantineLoaded { result: Ok(ids), .. } => ids.len(),
+        Event::QuarantineLoaded { result: Ok(ids), .. }
+        | Event::Compared { result: Ok(ids), .. }
+        | Event::Listed { result: Ok(ids), .. } => ids.len(),
         Event::Captured { items, .. } => items.counted() + items.checkpoints().len(),
         Event::Resolved { result: Ok(resolved), .. } => answer_weight(resolved),
         Event::Built { result: Ok(built), .. } => built.len(),
@@ -330,6 +349,8 @@ pub(super) fn call(event: &Event<Body>) -> Option<CallId> {
         | Event::Resolved { call, .. }
         | Event::Built { call, .. }
         | Event::Flushed { call, .. }
+        | Event::Compared { call, .. }
+        | Event::Listed { call, .. }
         | Event::SeedRead { call, .. }
         | Event::Scanned { call, .. }
         | Event::ScanFailed { call, .. }
