@@ -73,8 +73,6 @@ struct World {
     to_verify: BTreeSet<IndexName>,
     /// Documents of which a sink has told that they differ.
     different: BTreeSet<DocumentId>,
-    /// A sink has listed more than it was asked for.
-    has_listed_more: bool,
     has_finished: bool,
 }
 
@@ -97,15 +95,10 @@ impl World {
             retrials: 0,
             to_verify: BTreeSet::new(),
             different: BTreeSet::new(),
-            has_listed_more: false,
             has_finished: false,
         };
         world.poll(0);
         world
-    }
-
-    fn is_halting(&self) -> bool {
-        matches!(self.pipeline.phase(), Phase::Halting | Phase::Ended)
     }
 
     /// An open call, which stays open: the answer may not fit it.
@@ -153,12 +146,6 @@ impl World {
                 self.note(&event);
                 let held = before.status().dirty + before.status().in_flight;
                 self.poll(weight + held);
-                // Of a snapshot whose rows end the run nobody tells that it is waited for no more.
-                if let Event::Scanned { call, .. } = event
-                    && self.is_halting()
-                {
-                    self.open.retain(|open| open.call() != Some(call));
-                }
             }
         }
         self.pipeline.check_invariants();
@@ -184,13 +171,6 @@ impl World {
                 self.retrials = ids.len();
             }
             Event::Compared { call, result } if self.is_open(*call) => self.note_compared(*call, result),
-            Event::Listed { call, result: Ok(ids) } => {
-                let asked = self.open.iter().find_map(|open| match open {
-                    Command::List { call: open, limit, .. } if open == call => Some(*limit),
-                    _ => None,
-                });
-                self.has_listed_more |= asked.is_some_and(|limit| ids.len() > limit);
-            }
             Event::Scanned { call, keys, .. } => self.read_on(*call, keys),
             Event::Done { call, result: Ok(()) } if self.is_scan(*call) => self.snapshot = Some(*call),
             Event::Verify { index } => drop(self.to_verify.insert(index.clone())),
@@ -322,11 +302,9 @@ impl World {
         indexes.iter().map(|index| (index.rows_read - index.rows_durable) as usize).sum()
     }
 
-    /// So many rows may be owed: a list is taken whole, also where it is longer than was asked for.
+    /// So many rows may be owed, whatever a sink has listed.
     fn most_rows(&self) -> usize {
-        let limit = self.config.limits.backfill_rows;
-        let beyond = if self.has_listed_more { limit } else { 0 };
-        limit.max(self.pipeline.status().indexes.len()) + beyond
+        self.config.limits.backfill_rows.max(self.pipeline.status().indexes.len())
     }
 
     /// Nothing was resolved at the dirty limit or above it. Rows and what stood in quarantine have limits of their own.

@@ -189,6 +189,8 @@ impl<B> Pipeline<B> {
             if let Some(after) = scan.after.as_ref().filter(|after| compares && **after >= key) {
                 let table = &scan.table.table;
                 let what = alloc::format!("row {key:?} of table {table} came after row {after:?}");
+                // It is let go with the halt.
+                self.seeding.scan = Some(scan);
                 return self.halt_contract(crate::error::Stage::Scan, what);
             }
             for &number in &scan.members {
