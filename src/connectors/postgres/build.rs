@@ -10,28 +10,36 @@ use super::super::routes::{Bodies, Indexed as _, is_object};
 use super::error::{Place, PostgresError};
 use super::index::Index;
 use super::value::Parameter;
-use super::visible::{self, Streamed};
+use super::visible::{self, Reads};
 use crate::change::Visibility;
 use crate::document::DocumentId;
 use crate::error::Fault;
 use crate::ports::Built;
 use crate::row::Key;
 
-/// A snapshot in which everything is visible that no stream tells, and everything up to the token; none where it is not yet.
-pub(super) async fn snapshot<'c>(
+/// A transaction that reads one snapshot, of which is still to be asked what it shows.
+struct Begun<'c> {
+    transaction: Transaction<'c>,
+    /// The server has replayed what is needed: it was asked before.
+    replayed: bool,
+}
+
+/// Begins to read a snapshot; none where a standby has not come so far.
+async fn begin<'c>(
     place: &Place,
     client: &'c mut Object,
-    streamed: &Streamed,
-    token: Option<Visibility>,
-) -> Result<Option<Transaction<'c>>, PostgresError> {
-    let token = token.map(|Visibility(commit)| commit);
+    reads: &Reads,
+    token: Option<u64>,
+) -> Result<Option<Begun<'c>>, PostgresError> {
+    let streamed = &reads.streamed;
     // There a position means nothing, and everything would look as if it was visible.
     if token.is_some() && !streamed.is_known() {
         let what = "the changes are captured from another server, of which it is no standby: documents can be read from the \
                     captured server, or from a physical standby of it";
         return Err(place.definition(what));
     }
-    if !visible::replayed(place, client, streamed, token).await? {
+    let replayed = reads.is_standby();
+    if replayed && !visible::replayed(place, client, streamed, token).await? {
         return Ok(None);
     }
     let transaction = client
@@ -41,42 +49,65 @@ pub(super) async fn snapshot<'c>(
         .start()
         .await
         .map_err(place.failed("reading a snapshot"))?;
-    if let Some(token) = token
-        && !visible::shown(place, &transaction, streamed, token).await?
-    {
+    Ok(Some(Begun { transaction, replayed }))
+}
+
+/// A snapshot in which everything is visible that no stream tells, and everything up to the token; none where it is not yet.
+pub(super) async fn snapshot<'c>(
+    place: &Place,
+    client: &'c mut Object,
+    reads: &Reads,
+    token: Option<Visibility>,
+) -> Result<Option<Transaction<'c>>, PostgresError> {
+    let token = token.map(|Visibility(commit)| commit);
+    let Some(Begun { transaction, replayed }) = begin(place, client, reads, token).await? else {
         return Ok(None);
-    }
-    Ok(Some(transaction))
+    };
+    let shows = reads.shows(place, &transaction, token, replayed).await?;
+    Ok(shows.then_some(transaction))
 }
 
 /// Builds these documents of these indexes, all in one snapshot; none where it does not show the token yet.
 pub(super) async fn documents(
     place: &Place,
     client: &mut Object,
-    streamed: &Streamed,
+    reads: &Reads,
     wanted: &[(&Index, Vec<DocumentId>)],
     token: Option<Visibility>,
 ) -> Result<Option<Vec<Built<String>>>, PostgresError> {
-    match all_at_once(place, client, streamed, wanted, token).await {
-        Err(error) if error.lies_in_the_row() => one_by_one(place, client, streamed, wanted, token).await,
+    match all_at_once(place, client, reads, wanted, token).await {
+        Err(error) if error.lies_in_the_row() => one_by_one(place, client, reads, wanted, token).await,
         result => result,
     }
 }
 
+/// What the snapshot shows is asked together with the bodies, so that nothing waits for the answer: nearly always it shows what is
+/// needed, and else the bodies are for nothing.
 async fn all_at_once(
     place: &Place,
     client: &mut Object,
-    streamed: &Streamed,
+    reads: &Reads,
     wanted: &[(&Index, Vec<DocumentId>)],
     token: Option<Visibility>,
 ) -> Result<Option<Vec<Built<String>>>, PostgresError> {
-    let Some(transaction) = snapshot(place, client, streamed, token).await? else { return Ok(None) };
-    let mut built = Vec::new();
-    for (index, ids) in wanted {
-        let asked: BTreeSet<&Key> = ids.iter().map(|id| &id.key).collect();
-        let bodies = bodies(place, &transaction, index, &asked).await?;
-        built.extend(bodies.answers(ids.iter().cloned()));
+    let token = token.map(|Visibility(commit)| commit);
+    let Some(Begun { transaction, replayed }) = begin(place, client, reads, token).await? else {
+        return Ok(None);
+    };
+    let built = async {
+        let mut built = Vec::new();
+        for (index, ids) in wanted {
+            let asked: BTreeSet<&Key> = ids.iter().map(|id| &id.key).collect();
+            let bodies = bodies(place, &transaction, index, &asked).await?;
+            built.extend(bodies.answers(ids.iter().cloned()));
+        }
+        Ok(built)
+    };
+    let (shows, built) = futures::join!(reads.shows(place, &transaction, token, replayed), built);
+    if !shows? {
+        return Ok(None);
     }
+    let built = built?;
     transaction.rollback().await.map_err(place.failed("ending a snapshot"))?;
     Ok(Some(built))
 }
@@ -86,11 +117,11 @@ async fn all_at_once(
 async fn one_by_one(
     place: &Place,
     client: &mut Object,
-    streamed: &Streamed,
+    reads: &Reads,
     wanted: &[(&Index, Vec<DocumentId>)],
     token: Option<Visibility>,
 ) -> Result<Option<Vec<Built<String>>>, PostgresError> {
-    let Some(mut transaction) = snapshot(place, client, streamed, token).await? else { return Ok(None) };
+    let Some(mut transaction) = snapshot(place, client, reads, token).await? else { return Ok(None) };
     let mut built = Vec::new();
     for (index, ids) in wanted {
         let mut all = Bodies::default();

@@ -1,7 +1,5 @@
 //! Documents made by the embedder's SQL.
 
-use std::sync::Arc;
-
 use deadpool_postgres::Object;
 use tokio_postgres::types::ToSql;
 
@@ -12,7 +10,7 @@ use super::error::PostgresError;
 use super::index::{self, Index, Query};
 use super::server::Server;
 use super::value::Parameter;
-use super::visible::{self, Streamed};
+use super::visible::Reads;
 use crate::change::{Change, Visibility};
 use crate::document::{Document, DocumentId};
 use crate::error::Fault;
@@ -28,7 +26,7 @@ use crate::ports::{Built, DocumentBuilder, IndexMapping, IndexScope, Resolved, T
 pub struct PostgresDocuments {
     server: Server,
     routes: Routes<Index, Query>,
-    streamed: Arc<Streamed>,
+    reads: Reads,
 }
 
 impl PostgresDocuments {
@@ -60,8 +58,8 @@ impl PostgresDocuments {
         if routes.is_empty() {
             return Err(server.place.definition("no index was defined"));
         }
-        let streamed = visible::streamed(&server.place, &client).await?;
-        Ok(Self { server: server.clone(), routes, streamed })
+        let reads = Reads::from(&server.place, &client).await?;
+        Ok(Self { server: server.clone(), routes, reads })
     }
 
     /// Every table whose changes touch a document: what to give to
@@ -107,8 +105,7 @@ impl DocumentBuilder for PostgresDocuments {
     ) -> Result<Vec<Built<String>>, Fault> {
         let wanted = self.routes.by_index(ids).map_err(|what| self.server.place.definition(what))?;
         let mut client = self.server.client().await?;
-        let built =
-            build::documents(&self.server.place, &mut client, &self.streamed, &wanted, visibility).await;
+        let built = build::documents(&self.server.place, &mut client, &self.reads, &wanted, visibility).await;
         if built.as_ref().is_err_and(|error| !error.lies_in_the_row()) {
             // With whatever ails it.
             drop(Object::take(client));
@@ -146,7 +143,7 @@ impl PostgresDocuments {
     ) -> Result<(), Fault> {
         let place = &self.server.place;
         let mut client = self.server.client().await?;
-        let Some(snapshot) = build::snapshot(place, &mut client, &self.streamed, token).await? else {
+        let Some(snapshot) = build::snapshot(place, &mut client, &self.reads, token).await? else {
             return Err(Fault::not_yet());
         };
         for ((table, at), rows) in lookups {

@@ -15,6 +15,7 @@
 //! primary shows what lies before it: a slot is found only once that is so.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use deadpool_postgres::GenericClient;
@@ -116,6 +117,53 @@ pub(super) async fn streamed(
     Ok(Streamed::of(row.get::<_, i64>(0).cast_unsigned()))
 }
 
+/// Where documents are read.
+#[derive(Debug)]
+pub(super) struct Reads {
+    pub(super) streamed: Arc<Streamed>,
+    /// It was a standby when it was asked last.
+    standby: AtomicBool,
+}
+
+impl Reads {
+    /// From the server of this connection.
+    pub(super) async fn from(place: &Place, client: &impl GenericClient) -> Result<Self, PostgresError> {
+        let streamed = streamed(place, client).await?;
+        let asked = "SELECT pg_catalog.pg_is_in_recovery()";
+        let row =
+            client.query_one(asked, &[]).await.map_err(place.failed("asking whether it is a standby"))?;
+        Ok(Self { streamed, standby: AtomicBool::new(row.get(0)) })
+    }
+
+    /// Whether a snapshot is to be preceded by the question how far the server is.
+    pub(super) fn is_standby(&self) -> bool {
+        self.standby.load(Ordering::Relaxed)
+    }
+
+    /// Whether the snapshot that this transaction reads shows all before the point from which a stream resumed, and every
+    /// streamed transaction up to `token`, where there is one. Of a standby that can be told only where it has `replayed` as
+    /// much before.
+    pub(super) async fn shows(
+        &self,
+        place: &Place,
+        client: &impl GenericClient,
+        token: Option<u64>,
+        replayed: bool,
+    ) -> Result<bool, PostgresError> {
+        match snapshot(place, client).await? {
+            // What it has replayed decided before: its snapshot does not tell which transactions are open.
+            None => {
+                self.standby.store(true, Ordering::Relaxed);
+                Ok(replayed)
+            }
+            Some(snapshot) => {
+                self.standby.store(false, Ordering::Relaxed);
+                Ok(self.streamed.shown(&snapshot, token.unwrap_or_default()))
+            }
+        }
+    }
+}
+
 /// Whether a standby has replayed all before the point from which a stream resumed, and the commit at `token`, where there is
 /// one; a primary has, always. To be asked before the snapshot is taken.
 pub(super) async fn replayed(
@@ -134,25 +182,30 @@ pub(super) async fn replayed(
     Ok(row.get::<_, Option<i64>>(0).is_none_or(|replayed| replayed.cast_unsigned() >= needed))
 }
 
-/// Whether the snapshot that this transaction reads shows every streamed transaction up to `token`.
+/// Whether the snapshot that this connection reads shows every streamed transaction up to `token`; of a standby, true.
 pub(super) async fn shown(
     place: &Place,
     client: &impl GenericClient,
     streamed: &Streamed,
     token: u64,
 ) -> Result<bool, PostgresError> {
+    Ok(snapshot(place, client).await?.is_none_or(|snapshot| streamed.shown(&snapshot, token)))
+}
+
+/// The snapshot that this connection reads; none of a standby.
+async fn snapshot(place: &Place, client: &impl GenericClient) -> Result<Option<Snapshot>, PostgresError> {
     let failed = || place.failed("reading a snapshot");
     let asked = "SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_is_in_recovery()";
     let statement = client.prepare_cached(asked).await.map_err(failed())?;
     let row = client.query_one(&statement, &[]).await.map_err(failed())?;
-    // The snapshot of a standby does not tell which transactions are open: what it has replayed decided before.
     if row.get(1) {
-        return Ok(true);
+        return Ok(None);
     }
     let text: &str = row.get(0);
-    let snapshot = Snapshot::read(text)
-        .ok_or_else(|| place.unexpected(format!("`{text}` is no snapshot that can be read")))?;
-    Ok(streamed.shown(&snapshot, token))
+    match Snapshot::read(text) {
+        Some(snapshot) => Ok(Some(snapshot)),
+        None => Err(place.unexpected(format!("`{text}` is no snapshot that can be read"))),
+    }
 }
 
 #[cfg(test)]
