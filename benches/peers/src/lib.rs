@@ -8,6 +8,7 @@
 #[allow(dead_code, reason = "the tests do more with it")]
 #[allow(clippy::unwrap_used, reason = "it is theirs")]
 mod cluster;
+mod distance;
 pub mod file;
 pub mod flusso;
 pub mod flusso_cli;

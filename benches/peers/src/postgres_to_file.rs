@@ -12,6 +12,7 @@ use syncline::{Engine, Running};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cluster::Cluster;
+use crate::distance;
 use crate::file::{FileSink, Reader};
 
 const PASSWORD: &str = "bench";
@@ -46,6 +47,8 @@ pub fn scenarios() -> Vec<Scenario> {
 /// A shop's database, on a server that is its own.
 pub(crate) struct Shop {
     cluster: Cluster,
+    /// Where it is reached by whoever follows.
+    port: u16,
     /// The file, and whatever else a follower needs.
     pub(crate) directory: tempfile::TempDir,
     pub(crate) has_orders: bool,
@@ -55,7 +58,8 @@ impl Shop {
     /// With so many items, or users who have five orders each.
     fn start(rows: u64, has_orders: bool) -> Self {
         let cluster = Cluster::start("max_wal_size = 4GB").expect("a PostgreSQL server is installed");
-        let shop = Self { cluster, directory: tempfile::tempdir().expect("a directory"), has_orders };
+        let port = distance::port(cluster.port);
+        let shop = Self { cluster, port, directory: tempfile::tempdir().expect("a directory"), has_orders };
         shop.psql("postgres", &format!("ALTER ROLE postgres PASSWORD '{PASSWORD}'; CREATE DATABASE shop"));
         shop.run(if has_orders { USERS } else { ITEMS });
         shop.run(&match has_orders {
@@ -103,11 +107,11 @@ impl Shop {
 
     /// For whoever takes a URL.
     pub(crate) fn url(&self) -> String {
-        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/shop", self.cluster.port)
+        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/shop", self.port)
     }
 
     fn server(&self) -> Server {
-        let port = self.cluster.port;
+        let port = self.port;
         Server::new(&format!("host=127.0.0.1 port={port} dbname=shop user=postgres password={PASSWORD}"))
             .expect("a server")
     }
