@@ -99,7 +99,8 @@ pub struct Limits {
     /// The most build calls at once.
     pub builds: usize,
     /// The most flush calls at once; a sink that takes fewer gets fewer (see
-    /// [`Sink::concurrency`](crate::ports::Sink::concurrency)).
+    /// [`Sink::concurrency`](crate::ports::Sink::concurrency)). Where there are several, a backfill leaves one to the live
+    /// changes, once those flow.
     pub flushes: usize,
     /// The most units between the start of their build and the end of their flush, those included that wait for a retry.
     pub units: usize,

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::error::{Fault, FaultKind};
-use crate::pipeline::calls::{Call, Purpose};
+use crate::pipeline::calls::{Call, PartId, Purpose};
 use crate::pipeline::flight::Part;
 use crate::pipeline::{Event, Pipeline};
 use crate::ports::{Built, FlushReport, Lane};
@@ -210,6 +210,7 @@ impl<B> Pipeline<B> {
             self.builds_under_way() >= places || self.backfill_builds_under_way() >= all_but_one(places)
         } else {
             self.calls.under_way(is_of_the_sink) >= self.flush_limit.at_once()
+                || self.backfill_flushes_under_way() >= self.backfill_flushes()
         }
     }
 
@@ -222,6 +223,20 @@ impl<B> Pipeline<B> {
         let is_backfilled =
             |unit: u64| self.flights.get(unit).is_some_and(|unit| unit.lane == Lane::Backfill);
         self.calls.under_way(|purpose| matches!(purpose, Purpose::Build(unit) if is_backfilled(unit)))
+    }
+
+    /// How many places of the sink the backfill may take: all of them until live changes flow, and then all but one.
+    pub(super) fn backfill_flushes(&self) -> usize {
+        let places = self.flush_limit.at_once();
+        if self.capture.is_live() { all_but_one(places) } else { places }
+    }
+
+    pub(super) fn backfill_flushes_under_way(&self) -> usize {
+        let is_backfilled =
+            |part: PartId| self.flights.get(part.unit).is_some_and(|unit| unit.lane == Lane::Backfill);
+        self.calls.under_way(
+            |purpose| matches!(purpose, Purpose::Flush(part) | Purpose::Compare(part) if is_backfilled(part)),
+        )
     }
 }
 

@@ -53,6 +53,11 @@ impl Capture {
         self.state == State::Open
     }
 
+    /// Whether it has yielded a change.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.state == State::Ended
     }

@@ -232,10 +232,13 @@ impl<B> Pipeline<B> {
         }
     }
 
-    /// Flushes what is ready, oldest first, while the sink takes more. Live parts go first; the backfill keeps its share.
+    /// Flushes what is ready, oldest first, while the sink takes more. Live parts go first; the backfill keeps its share, and
+    /// leaves a place to the live lane where that has more to it than a share.
     pub(super) fn start_flushes(&mut self) {
         while self.calls.under_way(is_of_the_sink) < self.flush_limit.at_once() {
-            let lane = match (self.flights.is_ready(Lane::Live), self.flights.is_ready(Lane::Backfill)) {
+            let backfill = self.flights.is_ready(Lane::Backfill)
+                && self.backfill_flushes_under_way() < self.backfill_flushes();
+            let lane = match (self.flights.is_ready(Lane::Live), backfill) {
                 (false, false) => return,
                 (true, false) => Lane::Live,
                 (false, true) => Lane::Backfill,
