@@ -155,7 +155,9 @@ impl World {
     /// What an event that was taken tells of the outside.
     fn note(&mut self, event: &Event<Body>) {
         match event {
-            Event::Opened { call, result: Ok(stream) } if self.is_open(*call) => {
+            Event::Opened { call, result: Ok(stream) }
+                if self.awaits(*call, |open| matches!(open, Command::Open { .. })) =>
+            {
                 if self.stream.replace(stream.clone()).as_ref() != Some(stream) {
                     self.checkpoints.clear();
                     self.acknowledged = None;
@@ -167,10 +169,16 @@ impl World {
                 self.newest = checkpoints.last().map_or(self.newest, |(_, position)| *position);
                 self.checkpoints.extend(checkpoints.into_iter().map(|(_, position)| position));
             }
-            Event::QuarantineLoaded { call, result: Ok(ids) } if self.is_open(*call) => {
+            Event::QuarantineLoaded { call, result: Ok(ids) }
+                if self.awaits(*call, |open| matches!(open, Command::LoadQuarantine { .. })) =>
+            {
                 self.retrials = ids.len();
             }
-            Event::Compared { call, result } if self.is_open(*call) => self.note_compared(*call, result),
+            Event::Compared { call, result }
+                if self.awaits(*call, |open| matches!(open, Command::Compare { .. })) =>
+            {
+                self.note_compared(*call, result);
+            }
             Event::Scanned { call, keys, .. } => self.read_on(*call, keys),
             Event::Done { call, result: Ok(()) } if self.is_scan(*call) => self.snapshot = Some(*call),
             Event::Verify { index } => drop(self.to_verify.insert(index.clone())),
@@ -220,8 +228,9 @@ impl World {
         }
     }
 
-    fn is_open(&self, call: CallId) -> bool {
-        self.open.iter().any(|open| open.call() == Some(call))
+    /// Whether a call of such a kind is open. Any answer is given to any call.
+    fn awaits(&self, call: CallId, of_kind: impl Fn(&Command<Body>) -> bool) -> bool {
+        self.open.iter().any(|open| open.call() == Some(call) && of_kind(open))
     }
 
     /// Takes every command. `weight` is what the event carried and the pipeline held.

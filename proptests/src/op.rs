@@ -176,7 +176,7 @@ fn rare() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => Just(Op::Crash),
         1 => prop::num::u8::ANY.prop_map(Op::Drain),
-        2 => (0_u8..3).prop_map(Op::Reindex),
+        4 => (0_u8..3).prop_map(Op::Reindex),
         1 => Just(Op::LoseStream),
         1 => Just(Op::End),
         1 => kind().prop_map(Op::FailCapture),

@@ -4,6 +4,7 @@ use proptests::drive::Drive;
 use proptests::op::{Answer::*, Effect::*, Emptied, Kind::*, Op, Op::*, Wrong::*};
 use proptests::random::run;
 use proptests::setup::Setup;
+use syncline::EngineError;
 
 fn heals(setup: Setup, ops: &[Op]) -> Drive {
     let mut drive = run(setup, ops);
@@ -290,4 +291,15 @@ fn b17_what_stood_in_quarantine_is_written_without_a_comparison() {
     drive.settle();
     assert_eq!(drive.heard().verified.len(), 1);
     drive.heal();
+}
+
+/// A snapshot that failed before its first row counted as having been tried twice, so that a run with two attempts made one.
+#[test]
+fn b08_a_snapshot_that_fails_before_its_first_row() {
+    let setup = Setup { scopes: true, rows: 1, attempts: 1, ..Setup::SMALL };
+    let mut drive = run(setup, &[Answer(0, Done); 9]);
+    assert!(drive.snapshot().is_some(), "{:?}", drive.open());
+    drive.step(FailScan(Transient));
+    let ended = drive.finished().expect("it may be tried once");
+    assert!(matches!(ended, Err(EngineError::Failed { attempts: 1, .. })), "{ended:?}");
 }

@@ -127,9 +127,10 @@ impl<B> Pipeline<B> {
         index.cursor = None;
     }
 
-    pub(super) fn on_scan_opened(&mut self, call: CallId) {
+    pub(super) fn on_scan_opened(&mut self, call: CallId, attempt: u32) {
         if let Some(scan) = &mut self.seeding.scan {
             scan.open = Some(call);
+            scan.attempt = attempt;
         }
     }
 
@@ -207,7 +208,7 @@ impl<B> Pipeline<B> {
                 }
             }
             scan.after = Some(key);
-            scan.attempt = 0;
+            scan.attempt = 1;
             scan.since = None;
         }
         if then == Then::End {
@@ -247,7 +248,6 @@ impl<B> Pipeline<B> {
         let Some(scan) = &mut self.seeding.scan else { return };
         scan.open = None;
         scan.since = None;
-        scan.attempt += 1;
         let attempt = scan.attempt;
         self.on_fault(Call { purpose: Purpose::Scan, attempt, made: self.now, deadline: self.now }, fault);
     }

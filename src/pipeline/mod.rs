@@ -296,7 +296,7 @@ impl<B> Pipeline<B> {
             (Event::ScanFailed { call, fault }, _) => self.on_scan_failed(call, fault),
             (Event::LagRead { result, .. }, Some(_)) => self.on_lag_read(result),
             (Event::Done { call: id, result }, Some(call)) => match result {
-                Ok(()) => self.on_done(id, call.purpose),
+                Ok(()) => self.on_done(id, call),
                 Err(fault) => self.on_fault(call, fault),
             },
             (Event::Elapsed, _) => {}
@@ -321,8 +321,8 @@ impl<B> Pipeline<B> {
         }
     }
 
-    fn on_done(&mut self, id: CallId, purpose: Purpose) {
-        match purpose {
+    fn on_done(&mut self, id: CallId, call: Call) {
+        match call.purpose {
             Purpose::Ensure(at) => self.on_ensured(at),
             Purpose::CaughtUp => {}
             Purpose::Quarantine(part) => self.on_part_done(part),
@@ -330,7 +330,7 @@ impl<B> Pipeline<B> {
             Purpose::Ack => self.ack.on_confirmed(),
             Purpose::Clear(index) => self.on_cleared(index),
             Purpose::SaveCursor(index) => self.on_cursor_saved(index),
-            Purpose::Scan => self.on_scan_opened(id),
+            Purpose::Scan => self.on_scan_opened(id, call.attempt),
             Purpose::MarkSeeded(index) => self.on_marked(index),
             Purpose::Park(index) => self.on_parked(index),
             Purpose::Begin

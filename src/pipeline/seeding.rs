@@ -145,7 +145,7 @@ pub(super) struct Scan {
     /// The last row that was read.
     pub(super) after: Option<Key>,
     pub(super) members: Vec<u32>,
-    /// How often opening it has failed since the last row.
+    /// The how manieth attempt this is to come beyond the last row.
     pub(super) attempt: u32,
     /// Since when a row has been waited for; `None` while none can be taken.
     pub(super) since: Option<Instant>,
