@@ -251,7 +251,7 @@ impl<B> Pipeline<B> {
                 continue;
             };
             // A run that ends compares nothing more, and keeps how far its scan was.
-            let is_over = scan.verifies && self.ending.is_ending() && !is_compared;
+            let is_over = scan.verifies && self.ending.is_ending();
             assert!(
                 is_over || reads == scan.verifies,
                 "I9: index {} is in a scan of another kind",
