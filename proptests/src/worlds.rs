@@ -220,7 +220,6 @@ pub const PARKING_TWO: World = World {
 
 /// An index that is seeded is compared with its source at any point beside a transaction. In the sink a document is
 /// missing, and there is one that has no row; the run may die anywhere.
-/// x
 pub const VERIFICATION: World = World {
     name: "8: a verification beside a transaction, a crash",
     setup: Setup {
