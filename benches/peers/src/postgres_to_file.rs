@@ -89,7 +89,8 @@ impl Shop {
     fn psql(&self, database: &str, sql: &str) -> String {
         self.cluster
             .psql(database, sql)
-            .unwrap_or_else(|error| std::panic::panic_any(format!("{sql}: {error}")))
+            .map_err(|error| format!("{sql}: {error}"))
+            .expect("the server takes it")
     }
 
     /// Waits until every slot is in use, or none is.
