@@ -20,6 +20,19 @@ pub fn case(bytes: &[u8]) -> Option<(Setup, Vec<Op>)> {
 /// See the [module](self).
 pub fn run(bytes: &[u8]) {
     if let Some((setup, ops)) = case(bytes) {
-        drive(setup, &ops).heal();
+        let told = Told(setup, ops);
+        drive(setup, &told.1).heal();
+    }
+}
+
+/// A case that is told, as Rust, where it fails.
+struct Told(Setup, Vec<Op>);
+
+impl Drop for Told {
+    #[allow(clippy::print_stderr, reason = "it is what one looks for in the output of a fuzzer")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("as Rust:\n({:?}, {:?})", self.0, self.1);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Seeds of the corpus of `pipeline_ops`: runs that meet hard cases, as bytes.
 //!
-//! `cargo test -p fuzz --test seeds -- --ignored` writes them; `.ci/fuzz` then minimizes them together with what was there.
+//! `cargo test -p fuzz --test seeds -- --ignored` writes them, over those that are there.
 
 #![allow(clippy::unwrap_used, reason = "all of it is a test")]
 

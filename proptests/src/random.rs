@@ -77,12 +77,15 @@ pub fn run(setup: Setup, ops: &[Op]) -> Drive {
 /// A searcher that never met a hard case proves nothing about it.
 pub fn demand(met: &BTreeSet<&'static str>, demanded: &[&'static str]) {
     for mark in demanded {
-        assert!(met.contains(mark), "no run met: {mark}; met: {met:?}");
+        assert!(
+            met.contains(mark),
+            "no run met: {mark} (which says something where there are as many cases as without PROPTESTS_CASES); met: {met:?}"
+        );
     }
 }
 
 /// What random runs must have met.
-pub const HARD: [&str; 41] = [
+pub const HARD: [&str; 40] = [
     "a difference was found",
     "a call failed",
     "a call failed for good",
@@ -106,7 +109,6 @@ pub const HARD: [&str; 41] = [
     "late release",
     "late write",
     "misuse",
-    "one skipped and one parked",
     "overslept",
     "parked",
     "quarantined",

@@ -141,6 +141,19 @@ fn every_limit_holds_where_there_is_no_room_to_spare() {
     demand(&met.borrow(), &["the window was full", "the dirty limit was reached", "the scan had no room"]);
 }
 
+/// One skips and the other parks, in the same calls.
+#[test]
+fn a11_each_index_has_its_own_policy() {
+    let met = RefCell::new(BTreeSet::new());
+    search("policies", 300, case(), |(setup, ops)| {
+        let seeded = Setup { scopes: true, skip_backfill: false, indexes: setup.indexes.max(2), ..setup };
+        let mut drive = run(Setup { skip: true, park: false, mixed: true, ..seeded }, &ops);
+        drive.heal();
+        met.borrow_mut().extend(drive.marks().iter().copied());
+    });
+    demand(&met.borrow(), &["one skipped and one parked", "quarantined", "a parked index reindexed"]);
+}
+
 #[test]
 fn misuse_leaves_the_state_unchanged_wherever_it_comes() {
     search("misuse", 300, case(), |(setup, ops)| {

@@ -1,7 +1,7 @@
 //! The smallest cases of what was found, kept for ever. Each runs, and then converges.
 
 use proptests::drive::Drive;
-use proptests::op::{Answer::*, Effect::*, Emptied, Kind::*, Op, Op::*, Wrong::*};
+use proptests::op::{Answer::*, Effect::*, Emptied::*, Kind::*, Op, Op::*, Wrong::*};
 use proptests::random::run;
 use proptests::setup::Setup;
 use syncline::EngineError;
@@ -128,7 +128,7 @@ fn b05_two_truncations_while_a_rebuilt_index_starts() {
         Answer(4, Done),
         Answer(1, Done),
         Answer(4, Done),
-        Truncate(Emptied::Rows, 85),
+        Truncate(Rows, 85),
         Answer(1, Done),
         Deadline,
         Deadline,
@@ -137,7 +137,7 @@ fn b05_two_truncations_while_a_rebuilt_index_starts() {
         Answer(2, Done),
         Answer(2, Done),
         Answer(2, Reversed),
-        Truncate(Emptied::Related, 181),
+        Truncate(Related, 181),
         Answer(2, Partly(Transient, 13)),
         Answer(5, Done),
         Answer(0, Done),
