@@ -7,7 +7,7 @@ use sim::planted::copy::Copy;
 use sim::planted::hunt::{hunt, traces, traces_of};
 
 /// So many seeds may it take to find one of these. `cargo sim -- planted` hunts all bugs.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 500;
 
 const BUGS: [&str; 7] = [
     "acknowledge-a-half-durable-transaction",
