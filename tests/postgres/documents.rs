@@ -277,6 +277,17 @@ async fn b15_sql_that_stops_fitting_is_fatal_and_names_the_index() {
     assert!(fault.message().contains("column b.title does not exist"), "{fault}");
 }
 
+/// On a connection that has prepared nothing yet.
+#[tokio::test]
+async fn b15_sql_that_never_fitted_says_so_itself() {
+    let Some(world) = World::new(SHOP) else { return };
+    let documents = documents(&world, books()).await;
+    world.run("ALTER TABLE books RENAME COLUMN title TO name");
+    let fault = documents.build_many(&[id(1), id(2)], None).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Fatal, "{fault}");
+    assert!(fault.message().contains("column b.title does not exist"), "{fault}");
+}
+
 #[tokio::test]
 async fn b8_a_statement_whose_result_changed_its_type_is_prepared_anew() {
     let Some(world) = World::new(SHOP) else { return };

@@ -103,11 +103,12 @@ async fn all_at_once(
         }
         Ok(built)
     };
-    let (shows, built) = futures::join!(reads.shows(place, &transaction, token, replayed), built);
-    if !shows? {
-        return Ok(None);
-    }
-    let built = built?;
+    let built = match futures::join!(reads.shows(place, &transaction, token, replayed), built) {
+        (Ok(false), _) => return Ok(None),
+        // Where SQL is refused the transaction answers nothing more, and the question may come after that.
+        (_, Err(error)) | (Err(error), Ok(_)) => return Err(error),
+        (Ok(true), Ok(built)) => built,
+    };
     transaction.rollback().await.map_err(place.failed("ending a snapshot"))?;
     Ok(Some(built))
 }
