@@ -172,7 +172,7 @@ fn b08_a_run_ends_for_a_cause(drive: &Drive, outcome: &Result<Report, EngineErro
             cause.rejected && drive.setup().has_policy(FailurePolicy::Stop)
         }
         Err(EngineError::Contract { .. }) => cause.wrong,
-        Err(EngineError::Config(_) | EngineError::Stopped(_) | _) => false,
+        Err(_) => false,
     };
     assert!(is_cause, "B8: the run ended with {outcome:?} for {cause:?}");
 }

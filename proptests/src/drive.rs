@@ -1,5 +1,5 @@
 //! The laziest legal driver: it does nothing by itself, polls after every event, and lets time pass only when it is told to,
-//! to a deadline or short of it.
+//! to a deadline, short of it, or beyond.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

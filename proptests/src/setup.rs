@@ -130,7 +130,7 @@ impl Setup {
             policy if at.is_multiple_of(2) || !self.mixed => policy,
             FailurePolicy::Stop => FailurePolicy::Skip,
             FailurePolicy::Skip => FailurePolicy::Park,
-            FailurePolicy::Park | _ => FailurePolicy::Stop,
+            _ => FailurePolicy::Stop,
         }
     }
 

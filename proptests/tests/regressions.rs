@@ -259,7 +259,6 @@ fn b17_what_stood_in_quarantine_is_written_without_a_comparison() {
         scopes: true,
         rows: 49,
         quarantine: true,
-        skip_backfill: false,
         max_changes: 1,
         max_documents: 1,
         max_bytes: 1,

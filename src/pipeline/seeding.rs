@@ -145,7 +145,7 @@ pub(super) struct Scan {
     /// The last row that was read.
     pub(super) after: Option<Key>,
     pub(super) members: Vec<u32>,
-    /// The how manieth attempt this is to come beyond the last row.
+    /// Which attempt this is since the last row. The first is 1.
     pub(super) attempt: u32,
     /// Since when a row has been waited for; `None` while none can be taken.
     pub(super) since: Option<Instant>,

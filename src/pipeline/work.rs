@@ -233,7 +233,7 @@ impl<B> Pipeline<B> {
     }
 
     /// Flushes what is ready, oldest first, while the sink takes more. Live parts go first; the backfill keeps its share, and
-    /// leaves a place to the live lane where that has more to it than a share.
+    /// where there are several places leaves one to the live lane, once live changes flow.
     pub(super) fn start_flushes(&mut self) {
         while self.calls.under_way(is_of_the_sink) < self.flush_limit.at_once() {
             let backfill = self.flights.is_ready(Lane::Backfill)

@@ -7,8 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Where a server on this port is reached: there, or, where `DISTANCE_US` says so, through something that keeps whatever comes
-/// for so many microseconds in each direction. That is an eternity of threads and copies: it says what waiting costs, on a machine
-/// that has time for it.
+/// for so many microseconds in each direction. Its threads and copies take processor time of their own.
 pub(crate) fn port(server: u16) -> u16 {
     let Ok(distance) = std::env::var("DISTANCE_US") else { return server };
     let distance = Duration::from_micros(distance.parse().expect("DISTANCE_US is a number"));

@@ -307,6 +307,7 @@ impl Drive {
         how: Answer,
         failed: Option<Fault>,
     ) -> Event<State> {
+        let read = self.reads.remove(&call);
         if let Some(fault) = failed {
             if fault.kind() == syncline::FaultKind::Content && self.is_running() {
                 match &**ids {
@@ -323,7 +324,7 @@ impl Drive {
             return Event::Built { call, result: Err(fault), bytes: Vec::new() };
         }
         // It may have read as early as it was asked to.
-        let read = match (how, self.reads.remove(&call)) {
+        let read = match (how, read) {
             (Answer::Reversed, Some(read)) => read,
             _ => self.model.read(),
         };

@@ -1,8 +1,7 @@
 //! What may end a run.
 
-use syncline::Fault;
-use syncline::FaultKind;
 use syncline::pipeline::Event;
+use syncline::{Fault, FaultKind};
 
 use crate::model::State;
 
@@ -51,16 +50,8 @@ impl Cause {
             Event::Listed { result, .. } => cause.answer(result),
             Event::SeedRead { result, .. } => cause.answer(result),
             Event::Done { result, .. } => cause.answer(result),
-            // No lag ends a run.
-            Event::LagRead { .. }
-            | Event::Compared { .. }
-            | Event::Captured { .. }
-            | Event::Scanned { .. }
-            | Event::Elapsed
-            | Event::Reindex { .. }
-            | Event::Verify { .. }
-            | Event::Drain { .. }
-            | _ => {}
+            // No lag ends a run, and the others bring no failure.
+            _ => {}
         }
         cause
     }

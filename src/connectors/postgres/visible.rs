@@ -110,11 +110,15 @@ pub(super) async fn streamed(
     place: &Place,
     client: &impl GenericClient,
 ) -> Result<Arc<Streamed>, PostgresError> {
-    let row = client
-        .query_one("SELECT system_identifier FROM pg_catalog.pg_control_system()", &[])
-        .await
-        .map_err(place.failed("asking which server it is"))?;
-    Ok(Streamed::of(row.get::<_, i64>(0).cast_unsigned()))
+    Ok(which(place, client).await?.0)
+}
+
+/// The same, and whether this is a standby.
+async fn which(place: &Place, client: &impl GenericClient) -> Result<(Arc<Streamed>, bool), PostgresError> {
+    let asked =
+        "SELECT system_identifier, pg_catalog.pg_is_in_recovery() FROM pg_catalog.pg_control_system()";
+    let row = client.query_one(asked, &[]).await.map_err(place.failed("asking which server it is"))?;
+    Ok((Streamed::of(row.get::<_, i64>(0).cast_unsigned()), row.get(1)))
 }
 
 /// Where documents are read.
@@ -128,11 +132,8 @@ pub(super) struct Reads {
 impl Reads {
     /// From the server of this connection.
     pub(super) async fn from(place: &Place, client: &impl GenericClient) -> Result<Self, PostgresError> {
-        let streamed = streamed(place, client).await?;
-        let asked = "SELECT pg_catalog.pg_is_in_recovery()";
-        let row =
-            client.query_one(asked, &[]).await.map_err(place.failed("asking whether it is a standby"))?;
-        Ok(Self { streamed, standby: AtomicBool::new(row.get(0)) })
+        let (streamed, is_standby) = which(place, client).await?;
+        Ok(Self { streamed, standby: AtomicBool::new(is_standby) })
     }
 
     /// Whether a snapshot is to be preceded by the question how far the server is.
