@@ -33,9 +33,13 @@ pub enum FaultKind {
 /// stops is noticed and one that retries a typing error is not. Say what you know with [`Fault::transient`] and
 /// [`Fault::content`], or with [`Classify`] on a result.
 ///
-/// Equality looks at the kind and the message.
+/// Equality looks at the kind, the message and the delay that was asked for.
 #[derive(Clone)]
-pub struct Fault {
+pub struct Fault(Box<What>);
+
+/// Kept apart, so that an answer takes no more room for the fault that it could have been.
+#[derive(Clone)]
+struct What {
     kind: FaultKind,
     message: Arc<str>,
     retry_after: Option<Duration>,
@@ -71,45 +75,52 @@ impl Fault {
             Ok(fault) => fault.0.with_kind(kind),
             Err(error) => {
                 let source: Arc<dyn Error + Send + Sync> = Arc::from(error);
-                Self { kind, message: chain(&*source).into(), retry_after: None, source: Some(source) }
+                let message = chain(&*source).into();
+                Self(Box::new(What { kind, message, retry_after: None, source: Some(source) }))
             }
         }
     }
 
     /// The same failure, not to be retried before this much time has passed (a server's `Retry-After`).
     #[must_use]
-    pub fn with_retry_after(self, delay: Duration) -> Self {
-        Self { retry_after: Some(delay), ..self }
+    pub fn with_retry_after(mut self, delay: Duration) -> Self {
+        self.0.retry_after = Some(delay);
+        self
     }
 
     /// The same failure, of this kind.
     #[must_use]
-    pub fn with_kind(self, kind: FaultKind) -> Self {
-        Self { kind, ..self }
+    pub fn with_kind(mut self, kind: FaultKind) -> Self {
+        self.0.kind = kind;
+        self
     }
 
     /// What it means for the call.
     #[must_use]
     pub fn kind(&self) -> FaultKind {
-        self.kind
+        self.0.kind
     }
 
     /// The error and its causes, in one line.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// The least delay before a retry, where the other side asked for one.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        self.0.retry_after
+    }
+
+    fn identity(&self) -> (FaultKind, &str, Option<Duration>) {
+        (self.kind(), self.message(), self.retry_after())
     }
 
     /// The error itself.
     #[must_use]
     pub fn source(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        self.source.as_deref()
+        self.0.source.as_deref()
     }
 }
 
@@ -205,19 +216,19 @@ fn classify_io(kind: std::io::ErrorKind) -> FaultKind {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(self.message())
     }
 }
 
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}({:?})", self.kind, self.message)
+        write!(f, "{:?}({:?})", self.kind(), self.message())
     }
 }
 
 impl PartialEq for Fault {
     fn eq(&self, other: &Self) -> bool {
-        (self.kind, &self.message, self.retry_after) == (other.kind, &other.message, other.retry_after)
+        self.identity() == other.identity()
     }
 }
 
@@ -225,7 +236,7 @@ impl Eq for Fault {}
 
 impl Hash for Fault {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.kind, &self.message, self.retry_after).hash(state);
+        self.identity().hash(state);
     }
 }
 

@@ -68,7 +68,14 @@ impl PartialOrd for Value {
 
 impl PartialEq for Value {
     fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
+        match (self, other) {
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Text(a), Self::Text(b)) => a == b,
+            (Self::Bytes(a), Self::Bytes(b)) => a == b,
+            (a, b) => a.rank() == b.rank(),
+        }
     }
 }
 
@@ -151,6 +158,20 @@ mod tests {
         assert_eq!(Value::from(f64::NAN), Value::from(f64::NAN));
         assert!(Value::from(-0.0) < Value::from(0.0));
         assert!(Value::from(1.0) < Value::from(f64::INFINITY));
+    }
+
+    #[test]
+    fn values_are_equal_where_neither_is_the_lesser() {
+        let numbers = [0.0, -0.0, 1.0, f64::NAN, -f64::NAN].map(Value::from);
+        let others = [Value::Null, true.into(), false.into(), 0.into(), 1.into(), "".into(), "1".into()];
+        let bytes: [Value; 2] = [vec![0_u8].into(), Vec::<u8>::new().into()];
+        let values: Vec<Value> = numbers.into_iter().chain(others).chain(bytes).collect();
+        for (at, value) in values.iter().enumerate() {
+            for (other_at, other) in values.iter().enumerate() {
+                assert_eq!(value == other, at == other_at, "{value:?}, {other:?}");
+                assert_eq!(value == other, value.cmp(other) == Ordering::Equal, "{value:?}, {other:?}");
+            }
+        }
     }
 
     #[test]

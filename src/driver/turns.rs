@@ -26,7 +26,7 @@ use crate::time::Instant;
 const TURNS_AT_ONCE: u32 = 64;
 /// The most changes of a burst. Those of a larger one have left the processor's caches by the time that they are resolved and
 /// written.
-const BURST_MAX: usize = 1024;
+const BURST_MAX: usize = 512;
 
 /// What woke the loop.
 enum Woken<B> {

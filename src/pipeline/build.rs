@@ -5,12 +5,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::document::{Document, DocumentId};
-use crate::error::Fault;
+use crate::document::DocumentId;
 use crate::ports::Built;
-
-/// The answer for one document, with the size of its body.
-pub(super) type Answer<B> = (Result<Document<B>, Fault>, usize);
 
 fn id_of<B>(built: &Built<B>) -> &DocumentId {
     match built {
@@ -19,24 +15,21 @@ fn id_of<B>(built: &Built<B>) -> &DocumentId {
     }
 }
 
-fn answer<B>(built: Built<B>, bytes: usize) -> Answer<B> {
-    (built.map_err(|failed| failed.fault), bytes)
-}
-
-/// The answers in the order of `asked`. Errors: what is missing, foreign or there twice.
+/// The answers, and the sizes of their bodies, in the order of `asked`. Those that come in this order, as most do, are not moved.
+/// Errors: what is missing, foreign or there twice.
 pub(super) fn in_order<B>(
     asked: &[DocumentId],
     answers: Vec<Built<B>>,
-    bytes: &[usize],
-) -> Result<Vec<Answer<B>>, String> {
-    let size = |at: usize| bytes.get(at).copied().unwrap_or(0);
+    mut bytes: Vec<usize>,
+) -> Result<(Vec<Built<B>>, Vec<usize>), String> {
+    bytes.resize(answers.len(), 0);
     let same = asked.len() == answers.len() && asked.iter().eq(answers.iter().map(id_of));
     if same {
-        return Ok(answers.into_iter().enumerate().map(|(at, built)| answer(built, size(at))).collect());
+        return Ok((answers, bytes));
     }
     let places: BTreeMap<&DocumentId, usize> = asked.iter().enumerate().map(|(at, id)| (id, at)).collect();
-    let mut ordered: Vec<Option<Answer<B>>> = asked.iter().map(|_| None).collect();
-    for (at, built) in answers.into_iter().enumerate() {
+    let mut ordered: Vec<Option<(Built<B>, usize)>> = asked.iter().map(|_| None).collect();
+    for (built, bytes) in answers.into_iter().zip(bytes) {
         let id = id_of(&built);
         let Some(&place) = places.get(id) else {
             return Err(format!("document {id} was answered, but not asked for"));
@@ -44,7 +37,7 @@ pub(super) fn in_order<B>(
         if ordered[place].is_some() {
             return Err(format!("document {id} was answered twice"));
         }
-        ordered[place] = Some(answer(built, size(at)));
+        ordered[place] = Some((built, bytes));
     }
     let missing = ordered.iter().filter(|answer| answer.is_none()).count();
     match ordered.iter().position(Option::is_none) {
@@ -53,14 +46,14 @@ pub(super) fn in_order<B>(
             asked.len(),
             asked[first]
         )),
-        None => Ok(ordered.into_iter().flatten().collect()),
+        None => Ok(ordered.into_iter().flatten().unzip()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::Content;
+    use crate::document::{Content, Document};
     use crate::name::IndexName;
     use alloc::vec;
 
@@ -74,10 +67,11 @@ mod tests {
 
     fn order(answers: Vec<Built<i64>>) -> Result<Vec<i64>, String> {
         let bytes: Vec<usize> = (0..answers.len()).collect();
-        let answers = in_order(&[id(1), id(2), id(3)], answers, &bytes)?;
+        let (answers, bytes) = in_order(&[id(1), id(2), id(3)], answers, bytes)?;
         Ok(answers
             .into_iter()
-            .map(|(document, bytes)| match document.map(|document| document.content) {
+            .zip(bytes)
+            .map(|(built, bytes)| match built.map(|document| document.content) {
                 Ok(Content::Upsert(body)) => body * 10 + bytes as i64,
                 other => panic!("{other:?}"),
             })

@@ -320,9 +320,9 @@ impl Dirty {
         }
     }
 
-    /// A flight is over: the document is written, or quarantined. Returns what it was owed for. Dirtied meanwhile, it
-    /// joins the open unit.
-    pub(super) fn settle(&mut self, slot: Slot, gate: bool) -> Owed {
+    /// A flight is over: the document is written, or quarantined. Returns its index, and what it was owed for. Dirtied
+    /// meanwhile, it joins the open unit.
+    pub(super) fn settle(&mut self, slot: Slot, gates: impl Fn(u32) -> bool) -> (u32, Owed) {
         let entry = self.entry(slot);
         let was_live = entry.is_live();
         let debt = entry.flying.take().expect("a document is settled once for each flight");
@@ -330,7 +330,7 @@ impl Dirty {
         self.flying -= 1;
         match waiting {
             Some((waiting, _)) => {
-                let place = self.join(slot, waiting.lane, &waiting, index, gate);
+                let place = self.join(slot, waiting.lane, &waiting, index, gates(index));
                 let entry = self.entry(slot);
                 entry.waiting = Some((waiting, place));
                 let is_live = entry.is_live();
@@ -342,7 +342,7 @@ impl Dirty {
                 self.documents.remove(slot);
             }
         }
-        debt.owed
+        (index, debt.owed)
     }
 
     /// The changes of flights that are to be put back were counted with other documents of their unit.

@@ -287,7 +287,7 @@ impl<B> Pipeline<B> {
             (Event::Captured { items, then }, _) => self.on_captured(items, then),
             (Event::CaptureFailed { fault }, _) => self.on_capture_failed(fault),
             (Event::Resolved { result, .. }, Some(call)) => self.on_resolved(call, result),
-            (Event::Built { result, bytes, .. }, Some(call)) => self.on_built(call, result, &bytes),
+            (Event::Built { result, bytes, .. }, Some(call)) => self.on_built(call, result, bytes),
             (Event::Flushed { result, .. }, Some(call)) => self.on_flushed(call, result),
             (Event::Compared { result, .. }, Some(call)) => self.on_compared(call, result),
             (Event::Listed { result, .. }, Some(call)) => self.on_listed(call, result),

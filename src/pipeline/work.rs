@@ -92,7 +92,7 @@ impl<B> Pipeline<B> {
         Some(Command::Build { call, ids: unit.ids.clone(), visibility: unit.visibility })
     }
 
-    pub(super) fn on_built(&mut self, call: Call, result: Result<Vec<Built<B>>, Fault>, bytes: &[usize]) {
+    pub(super) fn on_built(&mut self, call: Call, result: Result<Vec<Built<B>>, Fault>, bytes: Vec<usize>) {
         let Purpose::Build(number) = call.purpose else { return };
         let answers = match result {
             Ok(answers) => answers,
@@ -102,8 +102,8 @@ impl<B> Pipeline<B> {
             Err(fault) => return self.on_fault(call, fault),
         };
         let Some(unit) = self.flights.get_mut(number) else { return };
-        let answers = match build::in_order(&unit.ids, answers, bytes) {
-            Ok(answers) => answers,
+        let (answers, bytes) = match build::in_order(&unit.ids, answers, bytes) {
+            Ok(in_order) => in_order,
             Err(what) => return self.halt_contract(Stage::Build, what),
         };
         self.builds += 1;
@@ -111,25 +111,26 @@ impl<B> Pipeline<B> {
         let slots = core::mem::take(&mut unit.slots);
         unit.building = false;
         unit.version = version;
-        let (mut writes, mut sizes, mut written) = (Vec::with_capacity(slots.len()), Vec::new(), Vec::new());
+        let mut writes = Vec::with_capacity(slots.len());
+        let (mut sizes, mut written) = (Vec::with_capacity(slots.len()), Vec::with_capacity(slots.len()));
         let (mut refused, mut again) = (Vec::new(), Vec::new());
         let mut fault = None;
-        for ((document, size), slot) in answers.into_iter().zip(slots) {
-            match document {
+        for ((built, size), slot) in answers.into_iter().zip(bytes).zip(slots) {
+            match built {
                 Ok(document) => {
                     writes.push(Write { document, version });
                     sizes.push(size);
                     written.push(slot);
                 }
-                Err(error) => match error.kind() {
+                Err(failed) => match failed.fault.kind() {
                     FaultKind::Content => {
-                        let reason = error.message().into();
+                        let reason = failed.fault.message().into();
                         refused.push(Refused { slot, operation: Operation::Upsert, reason });
                     }
-                    FaultKind::Fatal => return self.halt_failed(Stage::Build, call.attempt, error),
+                    FaultKind::Fatal => return self.halt_failed(Stage::Build, call.attempt, failed.fault),
                     FaultKind::Transient => {
                         again.push(slot);
-                        fault = Some(error);
+                        fault = Some(failed.fault);
                     }
                 },
             }
@@ -430,7 +431,7 @@ impl<B> Pipeline<B> {
             Keep::UntilParked => drop(self.flights.add(unit, Part::Parked(number, alloc::vec![slot]), 1)),
             Keep::UntilCleared => {
                 unit_mut(&mut self.flights, unit).unsettled -= 1;
-                let owed = self.land(slot);
+                let (number, owed) = self.land(slot);
                 self.seeding.get_mut(number).until_cleared.extend(owed.live);
                 self.release(number, Owed { live: None, ..owed });
             }
@@ -484,17 +485,17 @@ impl<B> Pipeline<B> {
     pub(super) fn settle(&mut self, unit: u64, slots: Vec<Slot>) {
         unit_mut(&mut self.flights, unit).unsettled -= slots.len();
         for slot in slots {
-            let number = self.dirty.index_of(slot);
-            let owed = self.land(slot);
-            self.release(number, owed);
+            let (index, owed) = self.land(slot);
+            self.release(index, owed);
         }
     }
 
-    /// The flight of a document is over: what it was owed for.
-    fn land(&mut self, slot: Slot) -> Owed {
-        let index = self.seeding.get_mut(self.dirty.index_of(slot));
-        index.flying -= 1;
-        self.dirty.settle(slot, index.gate())
+    /// The flight of a document is over: its index, and what it was owed for.
+    fn land(&mut self, slot: Slot) -> (u32, Owed) {
+        let seeding = &self.seeding;
+        let (index, owed) = self.dirty.settle(slot, |index| seeding.gate(index));
+        self.seeding.get_mut(index).flying -= 1;
+        (index, owed)
     }
 
     /// A document holds on to these no longer.
