@@ -3,6 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use rustc_hash::FxBuildHasher;
+
 use crate::change::Change;
 use crate::document::{Document, DocumentId};
 use crate::error::Fault;
@@ -27,14 +31,14 @@ pub(super) trait Indexed {
     fn described(&self) -> &Described;
 
     /// These values as the key's columns hold them.
-    fn held(&self, values: impl IntoIterator<Item = Value>) -> Vec<Value>;
+    fn held(&self, values: impl IntoIterator<Item = Value>) -> impl Iterator<Item = Value>;
 
     /// The document of these values, as the key's columns hold them; none where one of them is NULL.
     fn document(&self, values: impl IntoIterator<Item = Value>) -> Option<DocumentId> {
         let described = self.described();
-        let values = self.held(values);
-        let complete = values.len() == described.key.len() && !values.contains(&Value::Null);
-        Some(DocumentId::new(described.name.clone(), Key::new(values).ok().filter(|_| complete)?))
+        let key = Key::new(self.held(values)).ok()?;
+        let is_complete = key.values().len() == described.key.len() && !key.values().contains(&Value::Null);
+        is_complete.then(|| DocumentId::new(described.name.clone(), key))
     }
 }
 
@@ -60,7 +64,9 @@ pub(super) type Lookups = BTreeMap<(TableName, usize), BTreeMap<Vec<Value>, Vec<
 
 /// The documents that each of some changes touches, as far as its images tell, and what is still to be asked.
 pub(super) struct Touched {
-    ids: Vec<BTreeSet<DocumentId>>,
+    changes: usize,
+    /// Each with the place of its change: in one list, because most changes touch one document.
+    ids: Vec<(usize, DocumentId)>,
     pub(super) lookups: Lookups,
 }
 
@@ -112,17 +118,27 @@ impl<I: Indexed, Q> Routes<I, Q> {
 
     /// Follows the routes of these changes. Errors: what is missing of a change.
     pub(super) fn follow(&self, changes: &[Change]) -> Result<Touched, String> {
-        let mut touched = Touched { ids: Vec::with_capacity(changes.len()), lookups: Lookups::new() };
+        let ids = Vec::with_capacity(changes.len());
+        let mut touched = Touched { changes: changes.len(), ids, lookups: Lookups::new() };
         for (at, change) in changes.iter().enumerate() {
-            let mut ids = BTreeSet::new();
             for (place, route) in self.by_table.get(&change.table).into_iter().flatten().enumerate() {
                 let index = &self.indexes[route.index];
                 let Described { root, key, .. } = index.described();
                 if change.table == *root && route.query.is_none() && route.columns == *key {
-                    ids.extend(index.document(change.key.values().iter().cloned()));
-                    ids.extend(
-                        change.images().filter_map(|image| index.document(values(image, &route.columns)?)),
-                    );
+                    touched.touches(at, index.document(change.key.values().iter().cloned()));
+                    for image in change.images() {
+                        // Nearly always it has the key of the change itself.
+                        let key = change.key.values();
+                        let same = |(column, value): (&ColumnName, &Value)| {
+                            image.value(column.as_str()) == Some(value)
+                        };
+                        if route.columns.len() == key.len() && route.columns.iter().zip(key).all(same) {
+                            continue;
+                        }
+                        if let Some(values) = values(image, &route.columns) {
+                            touched.touches(at, index.document(values));
+                        }
+                    }
                     continue;
                 }
                 // Nothing else leads from a related row to its root.
@@ -136,13 +152,12 @@ impl<I: Indexed, Q> Routes<I, Q> {
                         .ok_or_else(|| format!("{change:?} does not tell the columns {:?}", route.columns))?;
                     if route.query.is_some() {
                         let rows = touched.lookups.entry((change.table.clone(), place)).or_default();
-                        rows.entry(values).or_default().push(at);
+                        rows.entry(values.collect()).or_default().push(at);
                     } else {
-                        ids.extend(index.document(values));
+                        touched.touches(at, index.document(values));
                     }
                 }
             }
-            touched.ids.push(ids);
         }
         Ok(touched)
     }
@@ -191,40 +206,52 @@ impl<I: Indexed, Q> Routes<I, Q> {
 }
 
 impl Touched {
-    /// The changes at these places touch this document too.
-    pub(super) fn add(&mut self, changes: &[usize], id: &DocumentId) {
-        for at in changes {
-            self.ids[*at].insert(id.clone());
-        }
+    /// The change at this place touches this document. Nearly always it is the one that its last row has led to.
+    fn touches(&mut self, at: usize, id: Option<DocumentId>) {
+        let touched = id.map(|id| (at, id)).filter(|touched| self.ids.last() != Some(touched));
+        self.ids.extend(touched);
     }
 
-    pub(super) fn resolved(self) -> Resolved {
-        let mut resolved = Resolved::with_capacity(self.ids.len());
-        self.ids.into_iter().for_each(|ids| resolved.push(ids));
+    /// The changes at these places touch this document too.
+    pub(super) fn add(&mut self, changes: &[usize], id: &DocumentId) {
+        self.ids.extend(changes.iter().map(|at| (*at, id.clone())));
+    }
+
+    pub(super) fn resolved(mut self) -> Resolved {
+        self.ids.sort_unstable();
+        self.ids.dedup();
+        let mut ids = self.ids.into_iter().peekable();
+        let mut resolved = Resolved::with_capacity(self.changes);
+        for at in 0..self.changes {
+            let next = || ids.next_if(|(of, _)| *of == at).map(|(_, id)| id);
+            resolved.push(std::iter::from_fn(next));
+        }
         resolved
     }
 }
 
 /// The values of these columns; `None` where one is unknown.
-fn values(image: &Row, columns: &[ColumnName]) -> Option<Vec<Value>> {
-    columns.iter().map(|column| image.value(column.as_str()).cloned()).collect()
+fn values<'a>(image: &'a Row, columns: &'a [ColumnName]) -> Option<impl Iterator<Item = Value> + 'a> {
+    let value = |column: &ColumnName| image.value(column.as_str());
+    let are_known = columns.iter().all(|column| value(column).is_some());
+    are_known.then(|| columns.iter().filter_map(move |column| value(column).cloned()))
 }
 
-/// What stands for each key: a body, or why there is none.
+/// What stands for each key: a body, or why there is none. They are found by their keys alone: no order comes of it.
 #[derive(Debug, Default)]
-pub(super) struct Bodies(BTreeMap<Key, Result<String, String>>);
+pub(super) struct Bodies(HashMap<Key, Result<String, String>, FxBuildHasher>);
 
 impl Bodies {
     /// Takes a body that the SQL has yielded. There is one for each key: another one of the same key spoils both.
     pub(super) fn yielded(&mut self, key: Key, body: Result<String, String>) {
-        match self.0.get(&key) {
-            Some(known) if *known != body => {
-                self.failed(key, "the SQL yields more than one body for it".into())
+        match self.0.entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(body);
             }
-            Some(_) => {}
-            None => {
-                self.0.insert(key, body);
+            Entry::Occupied(mut known) if *known.get() != body => {
+                *known.get_mut() = Err("the SQL yields more than one body for it".into());
             }
+            Entry::Occupied(_) => {}
         }
     }
 
@@ -255,4 +282,43 @@ pub(super) fn is_object(text: &str) -> Result<(), String> {
     serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)
         .map(drop)
         .map_err(|error| format!("no JSON object ({error})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(key: i64) -> DocumentId {
+        DocumentId::new(IndexName::new("users").unwrap(), key)
+    }
+
+    #[test]
+    fn each_change_is_answered_for_with_each_of_its_documents_once() {
+        let mut touched = Touched { changes: 4, ids: Vec::new(), lookups: Lookups::new() };
+        touched.touches(0, Some(id(7)));
+        touched.touches(0, Some(id(7)));
+        touched.touches(0, None);
+        touched.touches(2, Some(id(7)));
+        touched.touches(2, Some(id(5)));
+        touched.add(&[0, 2, 3], &id(5));
+        let mut expected = Resolved::default();
+        expected.push([id(5), id(7)]);
+        expected.push([]);
+        expected.push([id(5), id(7)]);
+        expected.push([id(5)]);
+        assert_eq!(touched.resolved(), expected);
+    }
+
+    #[test]
+    fn b15_two_bodies_of_one_key_spoil_both() {
+        let mut bodies = Bodies::default();
+        for (key, body) in [(1, "a"), (1, "a"), (2, "a"), (2, "b"), (2, "a")] {
+            bodies.yielded(Key::single(key), Ok(body.into()));
+        }
+        let answers: Vec<_> = bodies.answers([id(3), id(2), id(1)]).collect();
+        let [Ok(gone), Err(spoilt), Ok(built)] = &answers[..] else { panic!("{answers:?}") };
+        assert_eq!(*gone, Document::delete(id(3)));
+        assert_eq!(spoilt.fault, Fault::content("the SQL yields more than one body for it"));
+        assert_eq!(*built, Document::upsert(id(1), "a".to_owned()));
+    }
 }

@@ -1,8 +1,8 @@
 //! Builds documents: one snapshot, and one query for each index.
 
-use std::collections::BTreeSet;
-
 use deadpool_postgres::{Object, Transaction};
+use hashbrown::HashSet;
+use rustc_hash::FxBuildHasher;
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::types::ToSql;
 
@@ -97,8 +97,8 @@ async fn all_at_once(
     let built = async {
         let mut built = Vec::new();
         for (index, ids) in wanted {
-            let asked: BTreeSet<&Key> = ids.iter().map(|id| &id.key).collect();
-            let bodies = bodies(place, &transaction, index, &asked).await?;
+            let keys: Vec<&Key> = ids.iter().map(|id| &id.key).collect();
+            let bodies = bodies(place, &transaction, index, &keys).await?;
             built.extend(bodies.answers(ids.iter().cloned()));
         }
         Ok(built)
@@ -129,7 +129,7 @@ async fn one_by_one(
         for id in ids {
             let failed = || place.failed("reading a snapshot");
             let point = transaction.savepoint("syncline").await.map_err(failed())?;
-            match bodies(place, &point, index, &BTreeSet::from([&id.key])).await {
+            match bodies(place, &point, index, &[&id.key]).await {
                 Ok(bodies) => {
                     all.extend(bodies);
                     point.commit().await.map_err(failed())?;
@@ -152,11 +152,13 @@ async fn bodies(
     place: &Place,
     transaction: &Transaction<'_>,
     index: &Index,
-    asked: &BTreeSet<&Key>,
+    keys: &[&Key],
 ) -> Result<Bodies, PostgresError> {
     let failed = || place.failed(format!("building documents of index `{}`", index.described().name));
+    // They are looked up in it alone: no order comes of it.
+    let asked: HashSet<&Key, FxBuildHasher> = keys.iter().copied().collect();
     // Another key can be no row's.
-    let possible: Vec<&Key> = asked.iter().copied().filter(|key| index.root.names(key)).collect();
+    let possible: Vec<&Key> = keys.iter().copied().filter(|key| index.root.names(key)).collect();
     let width = index.described().key.len();
     let columns = (0..width).map(|at| possible.iter().map(move |key| &key.values()[at]));
     let given: Vec<Parameter> = columns.map(Parameter::array).collect();

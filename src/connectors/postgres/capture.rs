@@ -11,7 +11,7 @@ use futures::stream::{self, StreamExt};
 
 use super::backlog::{self, Behind};
 use super::error::PostgresError;
-use super::feed::{self, Confirm, Frames};
+use super::feed::{self, Batch, Batches, Confirm};
 use super::pgoutput::{self, Message, Relation};
 use super::relation::Known;
 use super::schema::{self, Table, spelled};
@@ -200,7 +200,7 @@ impl ChangeCapture for PostgresCapture {
         // Before anything can be built or scanned under it.
         streamed.resumes(&self.consumer, slot.confirmed);
         let wire = Wire::open(&self.server, &slot.name, &publication).await?;
-        let (frames, confirm) = feed::follow(wire, slot.confirmed);
+        let (batches, confirm) = feed::follow(wire, slot.confirmed);
         let backlog = slot::mark(&self.server).await?;
         let tables: Arc<[Table]> = tables.into();
         let check = wrong(self.server.clone(), publication, Arc::clone(&tables), self.check_interval);
@@ -211,10 +211,12 @@ impl ChangeCapture for PostgresCapture {
             confirm: confirm.clone(),
             confirmed: slot.confirmed,
         });
-        let reader = Reader {
+        // It is moved for every item.
+        let reader = Box::new(Reader {
             server: self.server.clone(),
             tables,
-            frames,
+            batches,
+            batch: None,
             _confirm: confirm,
             relations: BTreeMap::new(),
             streamed,
@@ -223,7 +225,7 @@ impl ChangeCapture for PostgresCapture {
             backlog,
             behind: behind.clone(),
             check: Box::pin(check),
-        };
+        });
         reader.note_behind();
         let changes = stream::try_unfold(reader, |mut reader| async move {
             let item = reader.next().await?;
@@ -309,7 +311,9 @@ impl Transaction {
 struct Reader {
     server: Server,
     tables: Arc<[Table]>,
-    frames: Frames,
+    batches: Batches,
+    /// What was received last, and has not been passed on.
+    batch: Option<Batch>,
     /// The connection ends when nobody can confirm on it any more.
     _confirm: Confirm,
     /// The shapes told so far; `None` where somebody else's table has it.
@@ -329,23 +333,10 @@ struct Reader {
 impl Reader {
     async fn next(&mut self) -> Result<Captured, PostgresError> {
         loop {
-            // A stream that never rests is looked after too.
-            if let Poll::Ready(error) = futures::poll!(&mut self.check) {
-                return Err(error);
-            }
-            // What is there is taken without tokio's leave: it would call a stream pending that has more, only because its
-            // task has done much at once.
-            let received = match self.frames.try_recv() {
-                Ok(received) => Some(received),
-                Err(_) => tokio::select! {
-                    biased;
-                    received = self.frames.recv() => received,
-                    error = &mut self.check => return Err(error),
-                },
-            };
-            let (frame, _room) = match received {
-                Some(held) => held?,
-                None => return Err(self.server.place.stale("the replication connection was closed")),
+            let Some(frame) = self.batch.as_mut().and_then(Batch::next) else {
+                self.batch = None;
+                self.batch = Some(self.receive().await?);
+                continue;
             };
             match frame {
                 // Inside a transaction nothing can be resumed from. An older position than the last commit's says nothing.
@@ -362,6 +353,24 @@ impl Reader {
                 }
             }
         }
+    }
+
+    async fn receive(&mut self) -> Result<Batch, PostgresError> {
+        // A stream that never rests is looked after too.
+        if let Poll::Ready(error) = futures::poll!(&mut self.check) {
+            return Err(error);
+        }
+        // What is there is taken without tokio's leave: it would call a stream pending that has more, only because its
+        // task has done much at once.
+        let received = match self.batches.try_recv() {
+            Ok(received) => Some(received),
+            Err(_) => tokio::select! {
+                biased;
+                received = self.batches.recv() => received,
+                error = &mut self.check => return Err(error),
+            },
+        };
+        received.unwrap_or_else(|| Err(self.server.place.stale("the replication connection was closed")))
     }
 
     fn checkpoint(&mut self, position: u64) -> Captured {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use std::vec::IntoIter;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -9,11 +10,11 @@ use tokio::time::MissedTickBehavior;
 use super::error::PostgresError;
 use super::wire::{Frame, Wire};
 
-/// How many bytes of frames wait to be polled, besides one that alone is larger.
+/// How many bytes of frames wait to be polled, besides a batch that alone is larger.
 const BUFFER_BYTES: u32 = 4 << 20;
 
-/// How many frames do.
-const BUFFER_FRAMES: usize = 4096;
+/// How many batches of them do.
+const BUFFER_BATCHES: usize = 1024;
 
 /// How often the server is told that somebody listens; by default it gives up after a minute.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -21,11 +22,24 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to look for the server's own reason when a connection breaks.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A frame, and the room it takes in the buffer until it is dropped.
-pub(super) type Held = (Frame, OwnedSemaphorePermit);
+/// Frames that came at once. They take their room in the buffer until the last is dropped: with each for itself, a frame of
+/// some bytes would cost as much to pass on as to decode.
+#[derive(Debug)]
+pub(super) struct Batch {
+    frames: IntoIter<Frame>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Iterator for Batch {
+    type Item = Frame;
+
+    fn next(&mut self) -> Option<Frame> {
+        self.frames.next()
+    }
+}
 
 /// What a stream reads of.
-pub(super) type Frames = mpsc::Receiver<Result<Held, PostgresError>>;
+pub(super) type Batches = mpsc::Receiver<Result<Batch, PostgresError>>;
 
 /// How positions are confirmed on a connection.
 #[derive(Debug, Clone)]
@@ -46,19 +60,19 @@ impl Confirm {
     }
 }
 
-/// Follows the connection until the frames are dropped, or it ends. The slot has confirmed a position already: a status
+/// Follows the connection until the batches are dropped, or it ends. The slot has confirmed a position already: a status
 /// that told less would set it back.
-pub(super) fn follow(wire: Wire, confirmed: u64) -> (Frames, Confirm) {
-    let (frames, polled) = mpsc::channel(BUFFER_FRAMES);
+pub(super) fn follow(wire: Wire, confirmed: u64) -> (Batches, Confirm) {
+    let (batches, polled) = mpsc::channel(BUFFER_BATCHES);
     let (told, sent) = watch::channel(confirmed);
     let (wanted, confirmed) = watch::channel(confirmed);
     tokio::spawn(async move {
         let mut wire = wire;
-        let result = pump(&mut wire, &frames, confirmed, &told).await;
+        let result = pump(&mut wire, &batches, confirmed, &told).await;
         if let Err(error) = result {
             let error = reason(&mut wire, error).await;
             // Behind what was read before. Nobody may be there to hear it.
-            let _ = frames.send(Err(error)).await;
+            let _ = batches.send(Err(error)).await;
         } else {
             wire.close().await;
         }
@@ -86,20 +100,21 @@ async fn reason(wire: &mut Wire, error: PostgresError) -> PostgresError {
 
 async fn pump(
     wire: &mut Wire,
-    frames: &mpsc::Sender<Result<Held, PostgresError>>,
+    batches: &mpsc::Sender<Result<Batch, PostgresError>>,
     mut confirmed: watch::Receiver<u64>,
     told: &watch::Sender<u64>,
 ) -> Result<(), PostgresError> {
     let room = Arc::new(Semaphore::new(BUFFER_BYTES as usize));
     let mut beat = tokio::time::interval(STATUS_INTERVAL);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // A frame that waits for room.
-    let mut waiting: Option<Frame> = None;
+    // Frames that wait for room, and the failure behind them.
+    let mut waiting: Vec<Frame> = Vec::new();
+    let mut failure = None;
     loop {
-        let bytes = waiting.as_ref().map_or(0, bytes);
+        let bytes = bytes(&waiting);
         tokio::select! {
             biased;
-            () = frames.closed() => break,
+            () = batches.closed() => break,
             changed = confirmed.changed() => {
                 if changed.is_err() {
                     break;
@@ -107,14 +122,29 @@ async fn pump(
                 tell(wire, &mut confirmed, told).await?;
             }
             _ = beat.tick() => tell(wire, &mut confirmed, told).await?,
-            both = async { (frames.reserve().await, Arc::clone(&room).acquire_many_owned(bytes).await) },
-                if waiting.is_some() =>
+            both = async { (batches.reserve().await, Arc::clone(&room).acquire_many_owned(bytes).await) },
+                if !waiting.is_empty() =>
             {
-                if let ((Ok(place), Ok(room)), Some(frame)) = (both, waiting.take()) {
-                    place.send(Ok((frame, room)));
+                if let (Ok(place), Ok(room)) = both {
+                    let frames = std::mem::take(&mut waiting).into_iter();
+                    place.send(Ok(Batch { frames, _room: room }));
+                }
+                if let Some(error) = failure.take() {
+                    return Err(error);
                 }
             }
-            frame = wire.frame(), if waiting.is_none() => waiting = Some(frame?),
+            frame = wire.frame(), if waiting.is_empty() => {
+                waiting.push(frame?);
+                while let Some(frame) = wire.frame_at_hand() {
+                    match frame {
+                        Ok(frame) => waiting.push(frame),
+                        Err(error) => {
+                            failure = Some(error);
+                            break;
+                        }
+                    }
+                }
+            }
         }
     }
     // What was confirmed last is not lost with the stream.
@@ -124,11 +154,13 @@ async fn pump(
     Ok(())
 }
 
-fn bytes(frame: &Frame) -> u32 {
-    match frame {
-        Frame::Data(data) => u32::try_from(data.len()).unwrap_or(u32::MAX).min(BUFFER_BYTES),
-        Frame::KeepAlive(_) => 0,
-    }
+/// What these frames take of the buffer.
+fn bytes(frames: &[Frame]) -> u32 {
+    let held = |frame: &Frame| match frame {
+        Frame::Data(data) => data.len() + size_of::<Frame>(),
+        Frame::KeepAlive(_) => size_of::<Frame>(),
+    };
+    u32::try_from(frames.iter().map(held).sum::<usize>()).unwrap_or(u32::MAX).min(BUFFER_BYTES)
 }
 
 async fn tell(
@@ -140,4 +172,71 @@ async fn tell(
     wire.status(position).await?;
     told.send_replace(position);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::super::server::Server;
+    use crate::error::Fault;
+
+    /// A message of the server.
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        [&[tag], &length[..], body].concat()
+    }
+
+    fn data(payload: &[u8]) -> Vec<u8> {
+        message(b'd', &[b"w", &[0; 24][..], payload].concat())
+    }
+
+    /// What is received of a server that sends these bytes at once, and no more.
+    async fn received(bytes: Vec<u8>) -> (Vec<Vec<Frame>>, PostgresError) {
+        let server = Server::new("host=nowhere dbname=shop user=reader").unwrap();
+        let (mut theirs, ours) = tokio::io::duplex(1 << 20);
+        theirs.write_all(&bytes).await.unwrap();
+        theirs.shutdown().await.unwrap();
+        let (mut batches, _confirm) = follow(Wire::over(&server, ours), 0);
+        let mut frames = Vec::new();
+        loop {
+            match batches.recv().await.unwrap() {
+                Ok(batch) => frames.push(batch.collect()),
+                Err(error) => return (frames, error),
+            }
+        }
+    }
+
+    fn frames() -> Vec<Frame> {
+        vec![Frame::Data("first".into()), Frame::KeepAlive(7), Frame::Data("second".into())]
+    }
+
+    fn sent() -> Vec<u8> {
+        let keep_alive = message(b'd', &[b"k", &7_u64.to_be_bytes()[..], &[0; 9]].concat());
+        [data(b"first"), keep_alive, data(b"second")].concat()
+    }
+
+    #[tokio::test]
+    async fn what_comes_at_once_is_passed_on_at_once() {
+        let half = data(b"whose rest does not come");
+        let (received, error) = received([sent(), half[..10].to_vec()].concat()).await;
+        assert_eq!(received, [frames()]);
+        assert!(matches!(error, PostgresError::Connection { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_failure_comes_behind_what_was_sent_before_it() {
+        let reason = message(b'E', b"C57P01\0Mterminating\0\0");
+        let malformed = message(b'd', b"?");
+        let too_long = [b'd', 0xff, 0xff, 0xff, 0xff].to_vec();
+        for (behind, expected) in
+            [(reason, "terminating"), (malformed, "no part of a change stream"), (too_long, "was announced")]
+        {
+            let (received, error) = received([sent(), behind].concat()).await;
+            assert_eq!(received, [frames()], "{error}");
+            let error = Fault::from(error);
+            assert!(error.message().contains(expected), "{error}");
+        }
+    }
 }

@@ -42,9 +42,9 @@ impl Indexed for Index {
         &self.described
     }
 
-    fn held(&self, values: impl IntoIterator<Item = Value>) -> Vec<Value> {
+    fn held(&self, values: impl IntoIterator<Item = Value>) -> impl Iterator<Item = Value> {
         let kinds = self.root.key_columns().map(|column| column.kind);
-        values.into_iter().zip(kinds).map(|(value, kind)| kind.apply(value)).collect()
+        values.into_iter().zip(kinds).map(|(value, kind)| kind.apply(value))
     }
 }
 

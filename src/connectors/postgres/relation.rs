@@ -81,7 +81,7 @@ impl Known {
         let before = match old {
             Some(old) => Some(self.old(old)?),
             // Its identity is the same as after, or it had been told.
-            None if !self.whole => Some(self.identity_of(after.clone())),
+            None if !self.whole => Some(self.identity_of(&after)),
             None => None,
         };
         // What was stored out of line and has not changed is as it was.
@@ -105,13 +105,14 @@ impl Known {
     fn old(&self, old: &Old<'_>) -> Result<Values, String> {
         match old {
             Old::Whole(values) => self.values(values),
-            Old::Identity(values) => self.values(values).map(|values| self.identity_of(values)),
+            Old::Identity(values) => self.values(values).map(|values| self.identity_of(&values)),
         }
     }
 
     /// These values without those that no identity tells: they were sent as NULLs, or may have been others.
-    fn identity_of(&self, values: Values) -> Values {
-        values.into_iter().zip(&self.in_identity).map(|(value, told)| value.filter(|_| *told)).collect()
+    fn identity_of(&self, values: &Values) -> Values {
+        let told = |(value, told): (&Option<Value>, &bool)| value.as_ref().filter(|_| *told).cloned();
+        values.iter().zip(&self.in_identity).map(told).collect()
     }
 
     fn values(&self, tuple: &Tuple<'_>) -> Result<Values, String> {
@@ -128,20 +129,20 @@ impl Known {
     }
 
     fn key(&self, values: &Values) -> Result<Key, String> {
-        let mut key = Vec::with_capacity(self.key.len());
         for at in &self.key {
             let name = &self.columns[*at];
-            match values.get(*at).cloned().flatten() {
+            match values.get(*at).and_then(Option::as_ref) {
                 Some(Value::Null) => return Err(format!("the key's column `{name}` is NULL")),
                 Some(Value::Bytes(_)) if self.kinds[*at] != Kind::Bytes => {
                     return Err(format!(
                         "the key's column `{name}` is not valid UTF-8, so that no document can be named after it"
                     ));
                 }
-                Some(value) => key.push(value),
+                Some(_) => {}
                 None => return Err(format!("the key's column `{name}` is not told")),
             }
         }
+        let key = self.key.iter().filter_map(|at| values.get(*at)?.clone());
         Key::new(key).map_err(|error| error.to_string())
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use deadpool_postgres::Object;
+use tokio_postgres::types::Type;
 
 use super::error::PostgresError;
 use super::server::{Server, quoted};
@@ -91,11 +92,11 @@ impl Table {
         let doing = format!("reading the schema of `{spelling}`");
         let failed = || server.place.failed(&*doing);
         let found = client
-            .query_opt(
+            .query_typed_opt(
                 "SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relreplident::text
                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                  WHERE c.oid = pg_catalog.to_regclass($1)",
-                &[&spelling],
+                &[(&spelling, Type::TEXT)],
             )
             .await
             .map_err(|error| match failed()(error) {
@@ -218,7 +219,7 @@ impl Table {
     /// Each partition has a replica identity of its own, and it is that which its changes are logged by.
     async fn check_partitions(&self, server: &Server, client: &Object) -> Result<(), PostgresError> {
         let rows = client
-            .query(
+            .query_typed(
                 "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), (SELECT pg_catalog.format('%I', i.relname)
                      FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
                      JOIN pg_catalog.pg_inherits h ON h.inhrelid = i.oid
@@ -229,7 +230,7 @@ impl Table {
                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                  JOIN pg_catalog.pg_class root ON root.oid = $1
                  WHERE root.relkind = 'p' AND t.isleaf AND c.relreplident <> root.relreplident ORDER BY 1",
-                &[&self.oid],
+                &[(&self.oid, Type::OID)],
             )
             .await
             .map_err(server.place.failed("reading the partitions"))?;
@@ -270,7 +271,7 @@ async fn columns(
     wrong: &(dyn Fn(&str) -> PostgresError + Sync),
 ) -> Result<Vec<Column>, Failed> {
     let rows = client
-        .query(
+        .query_typed(
             "SELECT a.attname, a.atttypid, a.attgenerated::text <> '', coalesce(l.collisdeterministic, true),
                  CASE WHEN l.collname IS NULL OR l.collname IN ('C', 'POSIX') THEN true
                       WHEN l.collname = 'default' THEN d.datcollate IN ('C', 'POSIX')
@@ -280,7 +281,7 @@ async fn columns(
              JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
              LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
              WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-            &[&table],
+            &[(&table, Type::OID)],
         )
         .await?;
     let oids: Vec<u32> = rows.iter().map(|row| row.get(1)).collect();
@@ -328,14 +329,14 @@ pub(super) async fn bases(
     types: &[u32],
 ) -> Result<BTreeMap<u32, Base>, tokio_postgres::Error> {
     let rows = client
-        .query(
+        .query_typed(
             "WITH RECURSIVE t(asked, oid) AS (
                  SELECT DISTINCT asked, asked FROM pg_catalog.unnest($1::oid[]) AS asked
                  UNION ALL
                  SELECT t.asked, p.typbasetype FROM t JOIN pg_catalog.pg_type p ON p.oid = t.oid WHERE p.typtype = 'd')
              SELECT t.asked, p.oid, p.typarray, p.typname FROM t JOIN pg_catalog.pg_type p ON p.oid = t.oid
              WHERE p.typtype <> 'd'",
-            &[&types],
+            &[(&types, Type::OID_ARRAY)],
         )
         .await?;
     let base = |row: tokio_postgres::Row| {
@@ -351,14 +352,14 @@ async fn key(
     columns: &[Column],
 ) -> Result<Vec<usize>, tokio_postgres::Error> {
     let rows = client
-        .query(
+        .query_typed(
             "SELECT i.indisprimary, i.indisreplident, ARRAY(
                  SELECT a.attname::text FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY k(attnum, at)
                  JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
                  WHERE k.at <= i.indnkeyatts ORDER BY k.at)
              FROM pg_catalog.pg_index i
              WHERE i.indrelid = $1 AND (i.indisprimary OR i.indisreplident)",
-            &[&table],
+            &[(&table, Type::OID)],
         )
         .await?;
     let index = rows.iter().find(|row| match identity {

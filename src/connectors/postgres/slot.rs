@@ -9,6 +9,7 @@ use std::time::Duration;
 use deadpool_postgres::Object;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
 use super::error::PostgresError;
 use super::schema::{Table, spelled};
@@ -60,7 +61,7 @@ pub(super) fn publication_of(consumer: &str) -> String {
 pub(super) async fn check_server(server: &Server, client: &Object) -> Result<(), PostgresError> {
     let failed = || server.place.failed("reading the settings of the server");
     let row = client
-        .query_one(
+        .query_typed_one(
             "SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('wal_level'),
                  pg_catalog.pg_is_in_recovery(), r.rolreplication OR r.rolsuper
              FROM pg_catalog.pg_roles r WHERE r.rolname = current_user",
@@ -100,10 +101,10 @@ pub(super) async fn check_grants(
 ) -> Result<(), PostgresError> {
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let rows = client
-        .query(
+        .query_typed(
             "SELECT oid FROM pg_catalog.unnest($1::oid[]) AS oid
              WHERE NOT pg_catalog.has_table_privilege(oid, 'SELECT')",
-            &[&oids],
+            &[(&oids, Type::OID_ARRAY)],
         )
         .await
         .map_err(server.place.failed("reading the grants"))?;
@@ -127,10 +128,10 @@ async fn publication_found(
     publication: &str,
 ) -> Result<Option<(u32, bool)>, PostgresError> {
     let found = client
-        .query_opt(
+        .query_typed_opt(
             "SELECT oid, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot
              FROM pg_catalog.pg_publication WHERE pubname = $1",
-            &[&publication],
+            &[(&publication, Type::TEXT)],
         )
         .await
         .map_err(server.place.failed(format!("reading the publication `{publication}`")))?;
@@ -203,10 +204,10 @@ pub(super) async fn is_published(
     let names: Vec<String> = tables.iter().map(|table| spelled(&table.name)).collect();
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let row = client
-        .query_one(
+        .query_typed_one(
             "SELECT coalesce(bool_and(pg_catalog.to_regclass(name) IS NOT DISTINCT FROM oid::regclass), true)
              FROM unnest($1::text[], $2::oid[]) AS t(name, oid)",
-            &[&names, &oids],
+            &[(&names, Type::TEXT_ARRAY), (&oids, Type::OID_ARRAY)],
         )
         .await
         .map_err(failed())?;
@@ -222,7 +223,7 @@ async fn missing(
     tables: &[Table],
 ) -> Result<Vec<String>, PostgresError> {
     let rows = client
-        .query(
+        .query_typed(
             "SELECT t.schemaname::text, t.tablename::text, r.prqual, r.prattrs FROM pg_catalog.pg_publication_tables t
              LEFT JOIN LATERAL (
                  SELECT pg_catalog.to_jsonb(r)->>'prqual' IS NOT NULL AS prqual,
@@ -232,7 +233,7 @@ async fn missing(
                      AND r.prrelid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', t.schemaname, t.tablename))
              ) r ON true
              WHERE t.pubname = $1",
-            &[&publication, &oid],
+            &[(&publication, Type::TEXT), (&oid, Type::OID)],
         )
         .await
         .map_err(server.place.failed(format!("reading the tables of the publication `{publication}`")))?;
@@ -274,14 +275,14 @@ async fn find(
     consumer: &str,
 ) -> Result<(Option<Slot>, Vec<String>), PostgresError> {
     let rows = client
-        .query(
+        .query_typed(
             "SELECT slot_name::text, (SELECT system_identifier FROM pg_catalog.pg_control_system()),
                  (confirmed_flush_lsn - '0/0')::int8, restart_lsn IS NULL OR coalesce(wal_status, '') = 'lost'
              FROM pg_catalog.pg_replication_slots
              WHERE database = pg_catalog.current_database() AND plugin = 'pgoutput' AND NOT temporary
                  AND slot_name ~ $1
              ORDER BY confirmed_flush_lsn NULLS LAST, slot_name",
-            &[&names_of(consumer)],
+            &[(&names_of(consumer), Type::TEXT)],
         )
         .await
         .map_err(server.place.failed("reading the replication slots"))?;
@@ -308,10 +309,10 @@ pub(super) async fn check_free(
     consumer: &str,
 ) -> Result<(), PostgresError> {
     let followed = client
-        .query_opt(
+        .query_typed_opt(
             "SELECT slot_name::text, active_pid FROM pg_catalog.pg_replication_slots
              WHERE slot_name ~ $1 AND active_pid IS NOT NULL LIMIT 1",
-            &[&names_of(consumer)],
+            &[(&names_of(consumer), Type::TEXT)],
         )
         .await
         .map_err(server.place.failed("reading the replication slots"))?;
@@ -479,7 +480,10 @@ pub(super) async fn advance(
 pub(super) async fn mark(server: &Server) -> Result<u64, PostgresError> {
     let client = server.client().await?;
     let written = client
-        .query_one("SELECT (pg_catalog.pg_logical_emit_message(false, 'syncline', '') - '0/0')::int8", &[])
+        .query_typed_one(
+            "SELECT (pg_catalog.pg_logical_emit_message(false, 'syncline', '') - '0/0')::int8",
+            &[],
+        )
         .await
         .map_err(server.place.failed("marking the end of the log"));
     match written {
@@ -498,7 +502,7 @@ pub(super) async fn lag(
 ) -> Result<Option<u64>, PostgresError> {
     let Some(slot) = find(server, client, consumer).await?.0 else { return Ok(None) };
     let row = client
-        .query_one("SELECT (pg_catalog.pg_current_wal_lsn() - '0/0')::int8", &[])
+        .query_typed_one("SELECT (pg_catalog.pg_current_wal_lsn() - '0/0')::int8", &[])
         .await
         .map_err(server.place.failed("reading the lag"))?;
     Ok(Some(row.get::<_, i64>(0).cast_unsigned().saturating_sub(slot.confirmed)))

@@ -4,6 +4,8 @@
 //! that a key is equal wherever it was read, by construction. Where PostgreSQL takes two texts for one value (`1.0` and
 //! `1.00`, trailing spaces of a `char(n)`), one of them is chosen here.
 
+use core::fmt::Write as _;
+
 use bytes::BytesMut;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 
@@ -116,7 +118,6 @@ fn text(value: &Value) -> Option<String> {
         Value::Float(value) => format!("{value:e}"),
         Value::Text(text) => text.to_string(),
         Value::Bytes(bytes) => bytes.iter().fold(String::from("\\x"), |mut hex, byte| {
-            use core::fmt::Write as _;
             let _ = write!(hex, "{byte:02x}");
             hex
         }),
@@ -139,6 +140,11 @@ impl Parameter {
         for value in values {
             if array.len() > 1 {
                 array.push(',');
+            }
+            if let Value::Int(value) = value {
+                // It has nothing that must be quoted.
+                let _ = write!(array, "{value}");
+                continue;
             }
             match text(value) {
                 None => array.push_str("NULL"),

@@ -32,10 +32,13 @@ const READ_BYTES: usize = 64 << 10;
 /// How long connecting and starting may take.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What is being done once the stream has begun, for errors.
+const STREAMING: &str = "streaming changes";
+
 /// Microseconds from 1970 to 2000, when PostgreSQL's time begins.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// What the server says on a stream of changes.
@@ -68,6 +71,12 @@ impl Wire {
             Ok(result) => result,
             Err(_) => Err(server.place.cut(doing)(io::ErrorKind::TimedOut.into())),
         }
+    }
+
+    /// One whose other end is a test.
+    #[cfg(test)]
+    pub(super) fn over(server: &Server, stream: impl Stream + 'static) -> Self {
+        Self { server: server.clone(), stream: Box::new(stream), read: BytesMut::new() }
     }
 
     async fn connect(server: &Server, doing: &str) -> Result<Self, PostgresError> {
@@ -191,32 +200,45 @@ impl Wire {
 
     /// The next frame. Nothing is lost where the future is dropped before it is ready.
     pub(super) async fn frame(&mut self) -> Result<Frame, PostgresError> {
-        let doing = "streaming changes";
         loop {
-            let (tag, mut body) = self.expect(doing).await?;
+            let (tag, body) = self.expect(STREAMING).await?;
             match tag {
-                b'd' => match body.first() {
-                    Some(b'w') if body.len() >= 25 => {
-                        body.advance(25); // the tag, two positions and a time
-                        return Ok(Frame::Data(body));
-                    }
-                    Some(b'k') if body.len() >= 18 => {
-                        body.advance(1);
-                        let position = body.get_u64();
-                        body.advance(8);
-                        // A reply that is asked for is sent with the next status at the latest, in a second.
-                        return Ok(Frame::KeepAlive(position));
-                    }
-                    _ => return Err(self.broken(doing, "it sends what is no part of a change stream")),
-                },
+                b'd' => return self.decode(body),
                 b'N' | b'S' => {}
                 b'c' | b'C' | b'Z' => {
                     let ended =
                         io::Error::new(io::ErrorKind::ConnectionAborted, "the server ended the stream");
-                    return Err(self.server.place.cut(doing)(ended));
+                    return Err(self.server.place.cut(STREAMING)(ended));
                 }
-                _ => return Err(self.broken(doing, "it sends what is no part of a change stream")),
+                _ => return Err(self.no_part_of_a_stream()),
             }
+        }
+    }
+
+    /// The next frame, where all of it has been read already and nothing else goes before it.
+    pub(super) fn frame_at_hand(&mut self) -> Option<Result<Frame, PostgresError>> {
+        if self.read.first() != Some(&b'd') {
+            return None;
+        }
+        match self.message_at_hand() {
+            Ok(message) => message.map(|(_, body)| self.decode(body)),
+            Err(error) => Some(Err(self.server.place.cut(STREAMING)(error))),
+        }
+    }
+
+    fn decode(&self, mut body: Bytes) -> Result<Frame, PostgresError> {
+        match body.first() {
+            Some(b'w') if body.len() >= 25 => {
+                body.advance(25); // the tag, two positions and a time
+                Ok(Frame::Data(body))
+            }
+            Some(b'k') if body.len() >= 18 => {
+                body.advance(1);
+                let position = body.get_u64();
+                // A reply that is asked for is sent with the next status at the latest, in a second.
+                Ok(Frame::KeepAlive(position))
+            }
+            _ => Err(self.no_part_of_a_stream()),
         }
     }
 
@@ -280,23 +302,34 @@ impl Wire {
     /// The next message: its tag and body. What was read of one whose rest is awaited stays in the buffer.
     async fn message(&mut self) -> io::Result<(u8, Bytes)> {
         loop {
-            if let [tag, a, b, c, d, ..] = self.read[..] {
-                let length = u32::from_be_bytes([a, b, c, d]) as usize;
-                if !(4..=MAX_MESSAGE_BYTES).contains(&length) {
-                    let what = format!("a message of {length} bytes was announced");
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-                }
-                if self.read.len() > length {
-                    let mut message = self.read.split_to(length + 1).freeze();
-                    message.advance(5);
-                    return Ok((tag, message));
-                }
+            if let Some(message) = self.message_at_hand()? {
+                return Ok(message);
             }
             self.read.reserve(READ_BYTES);
             if self.stream.read_buf(&mut self.read).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
+    }
+
+    /// The next message, where all of it has been read already.
+    fn message_at_hand(&mut self) -> io::Result<Option<(u8, Bytes)>> {
+        let [tag, a, b, c, d, ..] = self.read[..] else { return Ok(None) };
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        if !(4..=MAX_MESSAGE_BYTES).contains(&length) {
+            let what = format!("a message of {length} bytes was announced");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        if self.read.len() <= length {
+            return Ok(None);
+        }
+        let mut message = self.read.split_to(length + 1).freeze();
+        message.advance(5);
+        Ok(Some((tag, message)))
+    }
+
+    fn no_part_of_a_stream(&self) -> PostgresError {
+        self.broken(STREAMING, "it sends what is no part of a change stream")
     }
 
     fn broken(&self, doing: &str, what: &str) -> PostgresError {

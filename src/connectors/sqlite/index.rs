@@ -31,8 +31,8 @@ impl Indexed for Index {
         &self.described
     }
 
-    fn held(&self, values: impl IntoIterator<Item = Value>) -> Vec<Value> {
-        values.into_iter().zip(&self.affinities).map(|(value, affinity)| affinity.apply(value)).collect()
+    fn held(&self, values: impl IntoIterator<Item = Value>) -> impl Iterator<Item = Value> {
+        values.into_iter().zip(&self.affinities).map(|(value, affinity)| affinity.apply(value))
     }
 }
 
