@@ -233,47 +233,6 @@ impl<B> Pipeline<B> {
         }
     }
 
-    /// The run at this moment.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let captured = self.ack.changes.pushed();
-        let indexes = self.seeding.indexes.iter().filter(|index| index.root.is_some());
-        Status {
-            phase: self.phase(),
-            captured,
-            durable: captured - self.ack.changes.len() as u64,
-            dirty: self.dirty.documents() - self.dirty.flying(),
-            in_flight: self.dirty.flying(),
-            builds_at_once: self.build_limit.at_once(),
-            flushes_at_once: self.flush_limit.at_once(),
-            oldest_unacknowledged: self.ack.since().map(|since| self.now.since(since)),
-            caught_up: self.seeding.completed && self.is_caught_up(),
-            acknowledged: self.ack.acknowledged(),
-            retries: self.calls.retries(),
-            quarantined: self.quarantined_count,
-            indexes: indexes
-                .map(|index| IndexStatus {
-                    index: index.name.clone(),
-                    seeded: index.is_seeded(),
-                    parked: index.stage == seeding::Stage::Parked,
-                    rows_read: index.rows.pushed(),
-                    rows_durable: index.rows.pushed() - index.rows.len() as u64,
-                    verifying: index.verification.is_some(),
-                    verified: index.verified.clone(),
-                })
-                .collect(),
-        }
-    }
-
-    /// What the run is doing.
-    #[must_use]
-    pub fn phase(&self) -> Phase {
-        self.ending.phase().unwrap_or(match self.capture.is_started() {
-            true => Phase::Running,
-            false => Phase::Starting,
-        })
-    }
-
     fn on_event(&mut self, event: Event<B>, call: Option<Call>) {
         if let (Some(id), Some(call)) = (event.call(), call) {
             self.learn(&event, call);

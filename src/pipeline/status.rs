@@ -7,6 +7,7 @@ use core::time::Duration;
 use crate::change::Position;
 use crate::document::DocumentId;
 use crate::name::IndexName;
+use crate::pipeline::{Pipeline, seeding};
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -88,6 +89,49 @@ pub struct Status {
     pub quarantined: u64,
     /// The indexes that can be seeded.
     pub indexes: Vec<IndexStatus>,
+}
+
+impl<B> Pipeline<B> {
+    /// The run at this moment.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let captured = self.ack.changes.pushed();
+        let indexes = self.seeding.indexes.iter().filter(|index| index.root.is_some());
+        Status {
+            phase: self.phase(),
+            captured,
+            durable: captured - self.ack.changes.len() as u64,
+            dirty: self.dirty.documents() - self.dirty.flying(),
+            in_flight: self.dirty.flying(),
+            builds_at_once: self.build_limit.at_once(),
+            flushes_at_once: self.flush_limit.at_once(),
+            oldest_unacknowledged: self.ack.since().map(|since| self.now.since(since)),
+            caught_up: self.seeding.completed && self.is_caught_up(),
+            acknowledged: self.ack.acknowledged(),
+            retries: self.calls.retries(),
+            quarantined: self.quarantined_count,
+            indexes: indexes
+                .map(|index| IndexStatus {
+                    index: index.name.clone(),
+                    seeded: index.is_seeded(),
+                    parked: index.stage == seeding::Stage::Parked,
+                    rows_read: index.rows.pushed(),
+                    rows_durable: index.rows.pushed() - index.rows.len() as u64,
+                    verifying: index.verification.is_some(),
+                    verified: index.verified.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    /// What the run is doing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.ending.phase().unwrap_or(match self.capture.is_started() {
+            true => Phase::Running,
+            false => Phase::Starting,
+        })
+    }
 }
 
 /// What a run that ended without an error leaves behind.
