@@ -225,6 +225,25 @@ mod tests {
         assert!(matches!(error, PostgresError::Connection { .. }), "{error}");
     }
 
+    /// Else each small change would keep a whole block for as long as it waits.
+    #[tokio::test]
+    async fn what_comes_one_by_one_shares_its_memory() {
+        let server = Server::new("host=nowhere dbname=shop user=reader").unwrap();
+        let (mut theirs, ours) = tokio::io::duplex(1 << 20);
+        let (mut batches, _confirm) = follow(Wire::over(&server, ours), 0);
+        let mut held: Vec<Batch> = Vec::new();
+        let mut places = Vec::new();
+        for _ in 0..100 {
+            theirs.write_all(&data(b"change")).await.unwrap();
+            let batch = batches.recv().await.unwrap().unwrap();
+            let [Frame::Data(bytes)] = batch.frames.as_slice() else { panic!("{batch:?}") };
+            places.push(bytes.as_ptr() as usize);
+            held.push(batch);
+        }
+        let step = data(b"change").len();
+        assert!(places.windows(2).all(|pair| pair[1] == pair[0] + step), "{places:?}");
+    }
+
     #[tokio::test]
     async fn a_failure_comes_behind_what_was_sent_before_it() {
         let reason = message(b'E', b"C57P01\0Mterminating\0\0");

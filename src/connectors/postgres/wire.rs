@@ -29,6 +29,9 @@ const MAX_MESSAGE_BYTES: usize = 1 << 30;
 /// How much is asked of the socket at once, at the least.
 const READ_BYTES: usize = 64 << 10;
 
+/// Into blocks of how much.
+const BLOCK_BYTES: usize = 256 << 10;
+
 /// How long connecting and starting may take.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -305,7 +308,10 @@ impl Wire {
             if let Some(message) = self.message_at_hand()? {
                 return Ok(message);
             }
-            self.read.reserve(READ_BYTES);
+            // Frames that wait hold on to the block they were read into: those that come one by one share it.
+            if self.read.capacity() - self.read.len() < READ_BYTES {
+                self.read.reserve(BLOCK_BYTES);
+            }
             if self.stream.read_buf(&mut self.read).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
