@@ -152,7 +152,11 @@ impl<I: Indexed, Q> Routes<I, Q> {
                         .ok_or_else(|| format!("{change:?} does not tell the columns {:?}", route.columns))?;
                     if route.query.is_some() {
                         let rows = touched.lookups.entry((change.table.clone(), place)).or_default();
-                        rows.entry(values.collect()).or_default().push(at);
+                        let of = rows.entry(values.collect()).or_default();
+                        // Both images may hold the same.
+                        if of.last() != Some(&at) {
+                            of.push(at);
+                        }
                     } else {
                         touched.touches(at, index.document(values));
                     }

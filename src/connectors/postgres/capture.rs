@@ -333,6 +333,10 @@ struct Reader {
 impl Reader {
     async fn next(&mut self) -> Result<Captured, PostgresError> {
         loop {
+            // A stream that never rests is looked after too, however slowly it is taken.
+            if let Poll::Ready(error) = futures::poll!(&mut self.check) {
+                return Err(error);
+            }
             let Some(frame) = self.batch.as_mut().and_then(Batch::next) else {
                 self.batch = None;
                 self.batch = Some(self.receive().await?);
@@ -356,10 +360,6 @@ impl Reader {
     }
 
     async fn receive(&mut self) -> Result<Batch, PostgresError> {
-        // A stream that never rests is looked after too.
-        if let Poll::Ready(error) = futures::poll!(&mut self.check) {
-            return Err(error);
-        }
         // What is there is taken without tokio's leave: it would call a stream pending that has more, only because its
         // task has done much at once.
         let received = match self.batches.try_recv() {

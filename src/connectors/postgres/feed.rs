@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use super::error::PostgresError;
 use super::wire::{Frame, Wire};
 
-/// How many bytes of frames wait to be polled, besides a batch that alone is larger.
+/// How many bytes of frames wait to be polled, besides a batch that waits for room.
 const BUFFER_BYTES: u32 = 4 << 20;
 
 /// How many batches of them do.
@@ -107,7 +107,7 @@ async fn pump(
     let room = Arc::new(Semaphore::new(BUFFER_BYTES as usize));
     let mut beat = tokio::time::interval(STATUS_INTERVAL);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Frames that wait for room, and the failure behind them.
+    // Frames that wait for room, and the failure behind them: where the connection breaks meanwhile, it is why.
     let mut waiting: Vec<Frame> = Vec::new();
     let mut failure = None;
     loop {
@@ -119,9 +119,9 @@ async fn pump(
                 if changed.is_err() {
                     break;
                 }
-                tell(wire, &mut confirmed, told).await?;
+                tell(wire, &mut confirmed, told).await.map_err(|error| failure.take().unwrap_or(error))?;
             }
-            _ = beat.tick() => tell(wire, &mut confirmed, told).await?,
+            _ = beat.tick() => tell(wire, &mut confirmed, told).await.map_err(|error| failure.take().unwrap_or(error))?,
             both = async { (batches.reserve().await, Arc::clone(&room).acquire_many_owned(bytes).await) },
                 if !waiting.is_empty() =>
             {
